@@ -1,0 +1,1 @@
+"""What the flows touch outside themselves, one file per outside system or stored thing."""

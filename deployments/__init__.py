@@ -1,0 +1,1 @@
+"""Where and how the flows run, and the ways people start them."""

@@ -1,0 +1,1 @@
+"""A real HTTP OAuth server and Orders API that remember what they were asked."""

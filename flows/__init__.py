@@ -1,0 +1,1 @@
+"""The two flows, configure and daily-close, and the rules they follow."""
