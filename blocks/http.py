@@ -3,17 +3,28 @@
 import asyncio
 import ipaddress
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
 import httpx
 
 MAX_REPLY_BYTES = 1024 * 1024
-"""No reply of an OAuth server or Orders API comes near this; a bigger one is a mistake or an attack."""
+"""No reply of either outside system comes near this; a bigger one is a mistake or an attack."""
+
+MAX_REPLY_SECONDS = 60.0
+"""The longest a whole reply may take: httpx's own timeouts start anew with every byte received."""
+
+_DIRECT: dict[str, httpx.AsyncBaseTransport | None] = {
+    "http://": None,
+    "all://localhost": None,
+    "all://127.0.0.1": None,
+    "all://[::1]": None,
+}
+"""Where no proxy of the environment is asked: it would read a plain-HTTP secret, and has another
+loopback than ours. Other https goes through it, as a tunnel that it cannot look into."""
 
 _clients: WeakKeyDictionary[asyncio.AbstractEventLoop, httpx.AsyncClient] = WeakKeyDictionary()
 
@@ -31,36 +42,62 @@ class Reply:
     """One complete HTTP reply, its body read to the end."""
 
     status: int
-    headers: httpx.Headers
-    body: bytes
+    headers: httpx.Headers = field(repr=False)
+    body: bytes = field(repr=False)
 
     def json_object(self) -> dict[str, Any]:
         """The body as a JSON object; raises NotJsonError for anything else."""
         try:
             value = json.loads(self.body)
-        except ValueError:
-            # "from None": a decoding error quotes the body, and the body may hold a token.
-            raise NotJsonError("the reply is not JSON") from None
+        except (ValueError, RecursionError):
+            # Not chained: a decoding error holds the body, and the body may hold a token.
+            value = None
         if not isinstance(value, dict):
-            raise NotJsonError("the reply is JSON, but not an object")
+            raise NotJsonError("the reply is not a JSON object")
         return value
 
 
 def shared_client() -> httpx.AsyncClient:
     """The running event loop's one connection pool, shared by every run that the loop executes.
 
+    Build requests with its `build_request`: that is where timeouts and default headers come from.
     Redirects are never followed: a 307 would post a secret again to somewhere else.
     """
     loop = asyncio.get_running_loop()
     client = _clients.get(loop)
     if client is None or client.is_closed:
-        client = httpx.AsyncClient(follow_redirects=False)
+        client = httpx.AsyncClient(
+            follow_redirects=False,
+            mounts=_DIRECT,
+            # A compressed reply could unpack to far more than MAX_REPLY_BYTES in one chunk.
+            headers={"Accept-Encoding": "identity"},
+            # Many servers hang up on idle connections after 5 s, httpx's own limit: a request
+            # that races the hang-up is lost, and nobody can tell whether it arrived.
+            limits=httpx.Limits(max_connections=100, keepalive_expiry=2),
+        )
         _clients[loop] = client
     return client
 
 
-async def send(request: httpx.Request) -> Reply:
-    """Send the request and read the whole reply; raises httpx.TransportError where there is none."""
+async def send(request: httpx.Request, *, within: float = MAX_REPLY_SECONDS) -> Reply:
+    """Send the request and read the whole reply, in at most `within` seconds.
+
+    Raises:
+        httpx.TransportError: There is no complete reply. Only ConnectError, ConnectTimeout and
+            PoolTimeout tell that the request never left. Never chain it into an error that is
+            kept or logged: it holds the request, and with it the secrets of that request.
+    """
+    try:
+        async with asyncio.timeout(within):
+            return await _exchange(request)
+    except TimeoutError:
+        pass
+    except httpx.DecodingError:
+        raise httpx.RemoteProtocolError("the reply cannot be decoded", request=request) from None
+    raise httpx.ReadTimeout(f"no complete reply within {within:g} seconds", request=request)
+
+
+async def _exchange(request: httpx.Request) -> Reply:
     response = await shared_client().send(request, stream=True)
     try:
         body = bytearray()
@@ -80,7 +117,7 @@ def retry_after(headers: httpx.Headers, now: datetime) -> float | None:
         return float(value)
     try:
         moment = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
@@ -89,10 +126,13 @@ def retry_after(headers: httpx.Headers, now: datetime) -> float | None:
 
 def is_safe_url(url: str) -> bool:
     """Whether a token may travel to this URL: https, or http that stays on this machine."""
-    parts = urlsplit(url)
+    try:
+        parts = httpx.URL(url)
+    except httpx.InvalidURL:
+        return False
     if parts.scheme == "https":
-        return bool(parts.hostname)
-    return parts.scheme == "http" and _is_loopback(parts.hostname or "")
+        return bool(parts.host)
+    return parts.scheme == "http" and _is_loopback(parts.host)
 
 
 def _is_loopback(host: str) -> bool:

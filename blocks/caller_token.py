@@ -1,0 +1,53 @@
+"""The caller's access token on its way to the configure flow: a short-lived Secret block.
+
+Prefect stores and shows flow parameters in clear, so a token never is one: the parameter is the
+name of this block. The configure flow deletes it right after the exchange, whatever the outcome.
+"""
+
+from uuid import uuid4
+
+from prefect.blocks.system import Secret
+from prefect.client.orchestration import get_client
+from prefect.exceptions import ObjectNotFound
+from pydantic import SecretStr
+
+
+class CallerTokenError(Exception):
+    """The caller's access token cannot be read."""
+
+
+async def hand_over(token: SecretStr, name: str | None = None) -> str:
+    """Store the caller's access token for one configure run; returns the block's name."""
+    name = name or f"caller-{uuid4()}"
+    # An object, because Secret.get() would turn a token of only digits into a number.
+    await Secret(value={"access_token": token.get_secret_value()}).asave(name, overwrite=True)
+    return name
+
+
+async def take(name: str) -> SecretStr:
+    """The caller's access token; raises CallerTokenError where there is none.
+
+    A block made in the Prefect UI holds the bare token: that is understood as well.
+    """
+    async with get_client() as client:
+        try:
+            document = await client.read_block_document_by_name(name, block_type_slug="secret")
+        except ObjectNotFound:
+            raise CallerTokenError(
+                f"There is no Secret block named {name!r}: hand your access token over again."
+            ) from None
+    value = document.data["value"]
+    token = value.get("access_token") if isinstance(value, dict) else value
+    if not isinstance(token, str) or not token.strip():
+        raise CallerTokenError(f"The Secret block {name!r} holds no access token.")
+    return SecretStr(token.strip())
+
+
+async def discard(name: str) -> None:
+    """Delete the block; one that is gone already is fine."""
+    async with get_client() as client:
+        try:
+            document = await client.read_block_document_by_name(name, block_type_slug="secret")
+            await client.delete_block_document(document.id)
+        except ObjectNotFound:
+            return

@@ -1,0 +1,86 @@
+"""What evolves from night to night and is no secret: a Prefect variable for each binding.
+
+It lives in Prefect's database, not on a worker's disk, so that whichever machine goes on with a
+night finds what was already done.
+"""
+
+from datetime import datetime
+from typing import Literal
+
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import VariableCreate, VariableUpdate
+from prefect.exceptions import ObjectAlreadyExists
+from pydantic import AwareDatetime, BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+
+from blocks.binding import Binding
+
+Status = Literal["CLOSED", "FAILED", "SKIPPED"]
+
+
+class _Stored(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
+
+
+class LastBatch(_Stored):
+    """How one occurrence ended: the seed's `context.lastBatch`. All moments are UTC."""
+
+    batch_id: str
+    occurrence: AwareDatetime
+    status: Status
+    ok: bool
+    snapshot_id: str | None = None
+    closed_at: AwareDatetime | None = None
+    run: int | None = None
+    max_runs: int
+    reason: str | None = None
+
+
+class Progress(_Stored):
+    """How far the close of one occurrence has come; what a replay needs and nothing else."""
+
+    occurrence: AwareDatetime
+    refreshed_at: AwareDatetime | None = None
+    snapshot_id: str | None = None
+    snapshot_at: AwareDatetime | None = None
+
+
+class Context(_Stored):
+    """A binding's non-secret context."""
+
+    last_batch: LastBatch | None = None
+    night: Progress | None = None
+
+    def progress_of(self, occurrence: datetime) -> Progress:
+        """The progress made on this occurrence so far: none if the stored night is another."""
+        if self.night and self.night.occurrence == occurrence:
+            return self.night
+        return Progress(occurrence=occurrence)
+
+    def outcome_of(self, occurrence: datetime) -> LastBatch | None:
+        """How this occurrence ended, if it is the one that ended last."""
+        last = self.last_batch
+        return last if last and last.occurrence == occurrence else None
+
+
+async def load(binding: Binding) -> Context:
+    """The binding's context; an empty one before its first night."""
+    async with get_client() as client:
+        variable = await client.read_variable_by_name(_stored_name(binding))
+    return Context.model_validate(variable.value) if variable else Context()
+
+
+async def store(binding: Binding, context: Context) -> None:
+    """Store the binding's context, replacing what is there."""
+    name = _stored_name(binding)
+    value = context.model_dump(mode="json", by_alias=True, exclude_none=True)
+    tags = [f"tenant:{binding.tenant_id}", f"batch:{binding.batch_id}"]
+    async with get_client() as client:
+        try:
+            await client.create_variable(VariableCreate(name=name, value=value, tags=tags))
+        except ObjectAlreadyExists:
+            await client.update_variable(VariableUpdate(name=name, value=value))
+
+
+def _stored_name(binding: Binding) -> str:
+    return f"batch-close-{binding.slug}"

@@ -1,0 +1,232 @@
+"""The stored OAuth grant of a binding: the only code that touches its Secret block.
+
+A refresh token that rotates is a read-modify-write of one stored value. Two writers at once look
+like theft to the server, which then revokes the whole grant (RFC 9700 4.14.2). Hence one writer at
+a time across all machines, and the rotated token is stored before anything is done with the access
+token that came with it.
+"""
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any, Self
+from uuid import UUID
+
+import httpx
+from prefect.blocks.system import Secret
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import BlockDocumentUpdate
+from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError, concurrency
+from prefect.exceptions import ObjectNotFound
+from prefect.logging import get_logger
+from pydantic import BaseModel, ConfigDict, SecretStr
+
+from blocks.binding import Binding
+from blocks.oauth import GrantLostError, OAuthError, OAuthServer, Tokens
+
+LOCK_SECONDS = 60.0
+"""How long a holder that died keeps the lock; a live holder renews it. Prefect allows no less."""
+
+LOCK_PATIENCE = 180.0
+"""How long to wait for another holder, seconds: longer than a dead one can keep the lock."""
+
+ENOUGH_LIFE = timedelta(seconds=2)
+"""An access token with less life left than this may expire on its way to the Orders API."""
+
+
+class GrantError(Exception):
+    """What is stored of a binding's grant cannot be used."""
+
+
+class GrantMissingError(GrantError):
+    """No grant is stored for this binding."""
+
+
+class Grant(BaseModel):
+    """One binding's OAuth grant. Tokens are only ever in memory and in the Secret block."""
+
+    model_config = ConfigDict(frozen=True)
+
+    refresh_token: SecretStr
+    access_token: SecretStr | None = None
+    expires_at: datetime | None = None
+    lost_because: str | None = None
+    """Why the server refused the refresh token for good; it is not sent again then."""
+
+    @classmethod
+    def from_exchange(cls, tokens: Tokens) -> Self:
+        """The grant that an exchange gave; OAuthServer.exchange never returns one without."""
+        if tokens.refresh_token is None:
+            raise GrantError("The exchange gave no refresh token: nothing would outlive the caller.")
+        return cls(
+            refresh_token=tokens.refresh_token,
+            access_token=tokens.access_token,
+            expires_at=tokens.expires_at,
+        )
+
+    def usable_access_token(self, now: datetime) -> SecretStr | None:
+        """The access token, if it has enough life left at `now`."""
+        alive = self.expires_at is not None and self.expires_at - now > ENOUGH_LIFE
+        return self.access_token if alive else None
+
+    def rotated(self, tokens: Tokens) -> "Grant":
+        """The grant after a refresh: a reply without a refresh token keeps the old (RFC 6749 6)."""
+        return self.model_copy(
+            update={
+                "refresh_token": tokens.refresh_token or self.refresh_token,
+                "access_token": tokens.access_token,
+                "expires_at": tokens.expires_at,
+            }
+        )
+
+    def lost(self, reason: str) -> "Grant":
+        """The grant after its refresh token was refused for good: nothing of it is of use."""
+        return self.model_copy(update={"lost_because": reason, "access_token": None})
+
+
+async def load(binding: Binding) -> Grant:
+    """The binding's grant; raises GrantMissingError where none is stored."""
+    grant, _ = await _read(binding)
+    return grant
+
+
+async def store(binding: Binding, grant: Grant) -> Grant | None:
+    """Store a newly exchanged grant and return the one that it replaces, if any."""
+    async with get_client() as client:
+        await client.upsert_global_concurrency_limit_by_name(_stored_name(binding), limit=1)
+    async with _only_writer(binding):
+        try:
+            replaced = await load(binding)
+        except GrantMissingError:
+            replaced = None
+        with _no_token_in_errors(binding):
+            await Secret(value=_to_json(grant)).asave(_stored_name(binding), overwrite=True)
+    return replaced
+
+
+async def refresh(
+    binding: Binding, server: OAuthServer, *, unless: Callable[[Grant], bool] | None = None
+) -> Grant:
+    """Refresh the grant and store what came back before returning it.
+
+    `unless` looks at what is stored once this is the only writer: another run may have refreshed
+    in the meantime, and a refresh token is not spent without need.
+
+    Raises what OAuthServer.refresh raises. The stored grant stays as it is then, except that a
+    token refused for good is marked, and refused here from then on without asking the server.
+    """
+    async with _only_writer(binding):
+        grant, document_id = await _read(binding)
+        if unless and unless(grant):
+            return grant
+        if grant.lost_because:
+            raise GrantLostError(grant.lost_because)
+        try:
+            fresh = grant.rotated(await server.refresh(grant.refresh_token))
+        except GrantLostError as lost:
+            await _overwrite(binding, document_id, grant.lost(str(lost)))
+            raise
+        await _overwrite(binding, document_id, fresh)
+        return fresh
+
+
+async def access_token(
+    binding: Binding, server: OAuthServer, *, rejected: SecretStr | None = None
+) -> SecretStr:
+    """An access token with enough life left, refreshed if need be; never the rejected one."""
+
+    def is_usable(grant: Grant) -> bool:
+        return grant.usable_access_token(datetime.now(UTC)) not in (None, rejected)
+
+    grant = await load(binding)
+    if not is_usable(grant):
+        grant = await refresh(binding, server, unless=is_usable)
+    if grant.access_token is None:
+        raise GrantError(f"The OAuth server refreshed {binding} without giving an access token.")
+    return grant.access_token
+
+
+async def delete(binding: Binding) -> Grant | None:
+    """Forget the binding's grant; returns what was stored, so that it can be revoked."""
+    try:
+        async with _only_writer(binding), get_client() as client:
+            grant, document_id = await _read(binding)
+            await client.delete_block_document(document_id)
+    except (GrantMissingError, ObjectNotFound, ConcurrencySlotAcquisitionError):
+        return None
+    async with get_client() as client:
+        await client.delete_global_concurrency_limit_by_name(_stored_name(binding))
+    return grant
+
+
+async def revoke(grant: Grant | None, server: OAuthServer) -> None:
+    """Revoke a grant that is no longer stored, as far as the server lets us."""
+    if grant is None or grant.lost_because:
+        return
+    try:
+        await server.revoke(grant.refresh_token)
+    except OAuthError as error:
+        # The token is forgotten here either way; it dies at the server when its life is over.
+        get_logger("grant").warning("The grant was not revoked: %s", error)
+
+
+@asynccontextmanager
+async def _only_writer(binding: Binding) -> AsyncIterator[None]:
+    """Hold the binding's lock, a Prefect concurrency limit of one, across all machines."""
+    async with concurrency(
+        _stored_name(binding),
+        strict=True,
+        timeout_seconds=LOCK_PATIENCE,
+        lease_duration=LOCK_SECONDS,
+        # A lease that cannot be renewed must not cancel a refresh half-way: the rotated token
+        # would be lost with it.
+        raise_on_lease_renewal_failure=False,
+    ):
+        yield
+
+
+async def _read(binding: Binding) -> tuple[Grant, UUID]:
+    async with get_client() as client:
+        try:
+            document = await client.read_block_document_by_name(
+                _stored_name(binding), block_type_slug="secret"
+            )
+        except ObjectNotFound:
+            raise GrantMissingError(
+                f"No OAuth grant is stored for {binding}: configure it (again)."
+            ) from None
+    return Grant.model_validate(document.data["value"]), document.id
+
+
+async def _overwrite(binding: Binding, document_id: UUID, grant: Grant) -> None:
+    update = BlockDocumentUpdate(data={"value": _to_json(grant)}, merge_existing_data=False)
+    with _no_token_in_errors(binding):
+        async with get_client() as client:
+            await client.update_block_document(document_id, update)
+
+
+@contextmanager
+def _no_token_in_errors(binding: Binding) -> Iterator[None]:
+    # What Prefect's API answers to a refused write may quote what was to be written.
+    try:
+        yield
+    except httpx.HTTPStatusError as error:
+        status = error.response.status_code
+        raise GrantError(
+            f"Prefect refused to store the OAuth grant of {binding} with status {status}:"
+            " see the Prefect server's log, then configure it again."
+        ) from None
+
+
+def _stored_name(binding: Binding) -> str:
+    return f"grant-{binding.slug}"
+
+
+def _to_json(grant: Grant) -> dict[str, Any]:
+    # An object, never the bare token: Secret.get() would turn one of only digits into a number.
+    return {
+        "refresh_token": grant.refresh_token.get_secret_value(),
+        "access_token": grant.access_token and grant.access_token.get_secret_value(),
+        "expires_at": grant.expires_at and grant.expires_at.isoformat(),
+        "lost_because": grant.lost_because,
+    }

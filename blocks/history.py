@@ -1,0 +1,45 @@
+"""The readable history of a binding's nights: a Prefect table artifact, one row a night."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from prefect.artifacts import Artifact, acreate_table_artifact
+
+from blocks.binding import Binding
+from blocks.context import LastBatch
+
+NIGHTS_SHOWN = 62
+"""Two months; older nights stay in the artifact's earlier versions."""
+
+
+async def show(binding: Binding, outcomes: Sequence[LastBatch]) -> None:
+    """Add these nights to the binding's history; a night shown before is replaced."""
+    key = f"nights-{binding.slug}"
+    rows = {row["occurrence"]: row for row in await _shown(key)}
+    changed = {row["occurrence"]: row for row in map(_row, outcomes)}
+    if changed.items() <= rows.items():
+        return
+    nights = sorted((rows | changed).values(), key=lambda row: row["occurrence"])
+    await acreate_table_artifact(
+        table=nights[-NIGHTS_SHOWN:],
+        key=key,
+        description=f"The nights of {binding}, the latest last.",
+    )
+
+
+async def _shown(key: str) -> list[dict[str, Any]]:
+    artifact = await Artifact.aget(key)
+    return json.loads(artifact.data) if artifact and isinstance(artifact.data, str) else []
+
+
+def _row(outcome: LastBatch) -> dict[str, Any]:
+    number = "" if outcome.run is None else f"{outcome.run} of {outcome.max_runs}"
+    return {
+        "occurrence": outcome.occurrence.isoformat(),
+        "run": number,
+        "status": outcome.status,
+        "snapshot": outcome.snapshot_id or "",
+        "closed at": outcome.closed_at.isoformat() if outcome.closed_at else "",
+        "reason": outcome.reason or "",
+    }

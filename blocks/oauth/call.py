@@ -1,0 +1,111 @@
+"""One call of the OAuth server: sent, judged, read, and tried again where that is safe."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TypeVar
+
+import httpx
+
+from blocks.http import Reply, send, shared_client
+from blocks.oauth.errors import OAuthError, TransientOAuthError
+from blocks.oauth.quoting import quotable
+from blocks.oauth.replies import Operation, judge
+from blocks.oauth.retries import Retries
+
+Read = TypeVar("Read")
+
+# Before any of these the request has not left. (Only https goes through a proxy, as a tunnel, so
+# that a proxy's refusal comes before the request as well.)
+_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Where time comes from and how it passes; tests bring their own."""
+
+    now: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A request built for one attempt, and the values in it that must never be shown."""
+
+    request: httpx.Request
+    within: float
+    """Seconds that the attempt may take."""
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """Seconds to wait for a connection, and for the server to answer on it."""
+
+    connect: float
+    read: float
+
+    @property
+    def whole(self) -> float:
+        """Seconds after which an attempt ends whatever it is doing, a dripping reply included."""
+        return 2 * (self.connect + self.read)
+
+    def build(
+        self, method: str, url: str, headers: dict[str, str], content: bytes | None = None
+    ) -> httpx.Request:
+        """A request that httpx gives up on after these timeouts."""
+        timeout = httpx.Timeout(self.read, connect=self.connect, pool=self.connect)
+        return shared_client().build_request(
+            method, url, headers=headers, content=content, timeout=timeout
+        )
+
+
+async def call(
+    operation: Operation,
+    attempt: Callable[[], Attempt],
+    read: Callable[[Reply, datetime], Read],
+    *,
+    clock: Clock,
+    patience: float,
+) -> Read:
+    """Make one call, trying again as `Retries` allows.
+
+    Args:
+        operation: What is asked; it decides which error a refusal is.
+        attempt: Builds the request, anew for every attempt.
+        read: Makes the result of a successful reply and the moment before its request was sent.
+        clock: Where time comes from.
+        patience: Seconds after which no further attempt begins.
+
+    Raises:
+        ServerUnavailableError: The server certainly acted on none of the attempts.
+        ReplyLostError: The server may have acted on one of them.
+        OAuthError: What `judge` or `read` make of a reply that is final.
+    """
+    retries = Retries(clock.now, patience)
+    while True:
+        sent_at = clock.now()
+        current = attempt()
+        try:
+            reply = await _deliver(current, operation)
+            judge(reply, operation, secrets=current.secrets, now=clock.now())
+            return read(reply, sent_at)
+        except TransientOAuthError as failure:
+            pause = retries.pause_after(failure)
+            if pause is None:
+                raise retries.verdict(failure) from None
+        await clock.sleep(pause)
+
+
+async def _deliver(attempt: Attempt, operation: Operation) -> Reply:
+    failure: OAuthError
+    try:
+        return await send(attempt.request, within=attempt.within)
+    except _NEVER_SENT as error:
+        failure = operation.unavailable(f"{type(error).__name__}: {quotable(str(error))}")
+    except httpx.TransportError as error:
+        # Its text stays out: a protocol error may quote the header that carries our secret.
+        failure = operation.lost(type(error).__name__)
+    # Raised out here, so that nothing chains to httpx's error, which holds the whole request.
+    raise failure

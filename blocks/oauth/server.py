@@ -1,0 +1,195 @@
+"""The OAuth server as the flows see it: exchange once, refresh every night, revoke at the end."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime
+from functools import partial
+from typing import ClassVar, TypeVar
+from urllib.parse import urlencode
+
+from prefect.blocks.core import Block
+from pydantic import HttpUrl, PrivateAttr, SecretStr
+
+from blocks.http import Reply
+from blocks.oauth.call import Attempt, Clock, Timeouts, call
+from blocks.oauth.discovery import EXCHANGE_GRANT, Metadata, discover
+from blocks.oauth.errors import OAuthError, TenantMismatchError
+from blocks.oauth.replies import EXCHANGE, REFRESH, REVOCATION, Operation
+from blocks.oauth.settings import OAuthSettings, require_usable_url
+from blocks.oauth.tenant import require_tenant
+from blocks.oauth.tokens import Tokens, read_exchange, read_refresh
+
+Form = list[tuple[str, str | SecretStr]]
+Read = TypeVar("Read")
+
+EXCHANGE_PATIENCE = 30.0
+REFRESH_PATIENCE = 60.0
+REVOCATION_PATIENCE = 15.0
+"""Seconds after which no further attempt begins. One attempt under way may still end later."""
+
+
+class OAuthServer(OAuthSettings, Block):
+    """The OAuth server that turns a caller's access token into a grant for the nights to come.
+
+    Example:
+        Load a saved block and refresh a token:
+        ```python
+        from blocks.oauth import OAuthServer
+
+        server = await OAuthServer.load("orders")
+        tokens = await server.refresh(refresh_token)
+        ```
+    """
+
+    _block_type_name = "OAuth Server"
+    _block_type_slug = "oauth-server"
+    _description = "Exchange a caller's access token for a grant, refresh it, and revoke it."
+    _documentation_url: ClassVar[HttpUrl | None] = HttpUrl("https://www.rfc-editor.org/rfc/rfc8693")
+    _logo_url: ClassVar[HttpUrl | None] = HttpUrl("https://oauth.net/images/oauth-logo-square.png")
+
+    _clock: Clock = PrivateAttr(default_factory=Clock)
+
+    async def exchange(self, subject_token: SecretStr, *, tenant_id: str) -> Tokens:
+        """Exchange the caller's access token for a grant of our own (RFC 8693 2.1).
+
+        Repeated where a reply is lost: at worst a grant that nobody holds is left at the server.
+
+        Args:
+            subject_token: The caller's access token.
+            tenant_id: The tenant being configured, for the check that `tenant_claim` asks for.
+
+        Returns:
+            Tokens whose refresh_token is never None; access_token may be.
+
+        Raises:
+            ExchangeRefusedError: The server refuses the token, or what was asked for it.
+            NoRefreshTokenError: The server gave nothing that outlives the caller.
+            TenantMismatchError: The token is not the tenant's; the new grant has been revoked.
+            OAuthError: Any other member of the family, GrantLostError excepted.
+        """
+        form = self._exchange_form(subject_token)
+        read = partial(read_exchange, default_lifetime=self.default_token_lifetime)
+        url = (await self._endpoints()).token_endpoint
+        tokens = await self._ask(EXCHANGE, url, form, read, EXCHANGE_PATIENCE)
+        if self.tenant_claim is not None:
+            try:
+                require_tenant(tokens.access_token, claim=self.tenant_claim, tenant_id=tenant_id)
+            except TenantMismatchError:
+                await self._abandon(tokens)
+                raise
+        return tokens
+
+    async def refresh(
+        self, refresh_token: SecretStr, *, patience: float = REFRESH_PATIENCE
+    ) -> Tokens:
+        """Obtain a new access token, and perhaps a new refresh token (RFC 6749 6).
+
+        Call it with the stored token under a lock, store the new one before anything else, and
+        never wrap it in further retries: a lost reply is answered here, with the same token and at
+        once, or not at all (RFC 9700 4.14.2).
+
+        Args:
+            refresh_token: The refresh token in store.
+            patience: Seconds after which no further attempt begins, Retry-After or not.
+
+        Raises:
+            GrantLostError: The server refuses the refresh token for good.
+            ReplyLostError: The refresh token may be used up; try it once more later.
+            ServerUnavailableError: The refresh token is certainly not used up.
+            ClientRefusedError: Our credentials are refused; the grant is as good as before.
+            OAuthError: Any other member of the family; the grant is as good as before.
+        """
+        form: Form = [("grant_type", "refresh_token"), ("refresh_token", refresh_token)]
+        read = partial(read_refresh, default_lifetime=self.default_token_lifetime)
+        url = (await self._endpoints()).token_endpoint
+        return await self._ask(REFRESH, url, form, read, patience)
+
+    async def revoke(self, token: SecretStr) -> None:
+        """End the grant of this refresh token (RFC 7009 2.1); nothing where the server has no way.
+
+        Raises:
+            RevocationRefusedError: The server refuses to revoke it.
+            OAuthError: Any other member of the family, GrantLostError excepted.
+        """
+        form: Form = [("token", token), ("token_type_hint", "refresh_token")]
+        url = (await self._endpoints()).revocation_endpoint
+        if url is not None:
+            await self._ask(REVOCATION, url, form, lambda *_: None, REVOCATION_PATIENCE)
+
+    def _exchange_form(self, subject_token: SecretStr) -> Form:
+        """What is set is sent, and nothing else: servers conflict in what they accept."""
+        form: Form = [
+            ("grant_type", EXCHANGE_GRANT),
+            ("subject_token", subject_token),
+            ("subject_token_type", self.subject_token_type),
+            *(("audience", name) for name in self.audience),
+            *(("resource", uri) for uri in self.resource),
+        ]
+        if self.scope is not None:
+            form.append(("scope", self.scope))
+        if self.requested_token_type is not None:
+            form.append(("requested_token_type", self.requested_token_type))
+        return [*form, *self.extra_exchange_parameters.items()]
+
+    async def _abandon(self, tokens: Tokens) -> None:
+        """Leave no live grant behind that nobody will ever use."""
+        if tokens.refresh_token is not None:
+            with suppress(OAuthError):
+                await self.revoke(tokens.refresh_token)
+
+    async def _ask(
+        self,
+        operation: Operation,
+        url: str,
+        form: Form,
+        read: Callable[[Reply, datetime], Read],
+        patience: float,
+    ) -> Read:
+        require_usable_url(url, f"the URL of the {operation.name}", allow_http=self.allow_http)
+        return await call(
+            operation,
+            lambda: self._attempt(url, form),
+            read,
+            clock=self._clock,
+            patience=patience,
+        )
+
+    def _attempt(self, url: str, form: Form) -> Attempt:
+        """The form as one request, authenticated for this attempt only."""
+        credentials = self.credentials(
+            audience=self.assertion_audience or self.issuer or self.token_endpoint or url,
+            now=self._clock.now(),
+        )
+        secrets = [value.get_secret_value() for _, value in form if isinstance(value, SecretStr)]
+        fields = [(name, _plain(value)) for name, value in form]
+        fields += credentials.parameters.items()
+        request = self._timeouts.build(
+            "POST",
+            url,
+            headers={
+                "Accept": "application/json",
+                "Content-Type": "application/x-www-form-urlencoded",
+                **credentials.headers,
+            },
+            # A token that is no text (a lone surrogate) is the server's to refuse, not ours to
+            # quote in an encoding error.
+            content=urlencode(fields, errors="replace").encode(),
+        )
+        return Attempt(request, self._timeouts.whole, (*secrets, *credentials.secrets))
+
+    @property
+    def _timeouts(self) -> Timeouts:
+        return Timeouts(self.connect_timeout, self.read_timeout)
+
+    async def _endpoints(self) -> Metadata:
+        """The configured endpoints, or what the issuer publishes where they are left out."""
+        if self.token_endpoint is not None:
+            return Metadata(self.token_endpoint, self.revocation_endpoint)
+        if self.issuer is None:
+            raise ValueError("token_endpoint is missing; give it, or issuer to discover it from")
+        found = await discover(self.issuer, timeouts=self._timeouts, clock=self._clock)
+        return Metadata(found.token_endpoint, self.revocation_endpoint or found.revocation_endpoint)
+
+
+def _plain(value: str | SecretStr) -> str:
+    return value.get_secret_value() if isinstance(value, SecretStr) else value

@@ -1,0 +1,38 @@
+"""The outside systems of this installation, as its saved blocks describe them."""
+
+from typing import TypeVar
+
+from prefect.blocks.core import Block
+
+from blocks.oauth import OAuthServer
+from blocks.orders import OrdersApi
+
+DOCUMENT = "orders-batch"
+"""The name under which both blocks are saved."""
+
+AnyBlock = TypeVar("AnyBlock", bound=Block)
+
+
+class NotSavedError(Exception):
+    """A block that describes an outside system is missing or unusable."""
+
+
+async def oauth_server() -> OAuthServer:
+    """The OAuth server; raises NotSavedError."""
+    return await _load(OAuthServer)
+
+
+async def orders_api() -> OrdersApi:
+    """The Orders API; raises NotSavedError."""
+    return await _load(OrdersApi)
+
+
+async def _load(kind: type[AnyBlock]) -> AnyBlock:
+    try:
+        return await kind.aload(DOCUMENT)
+    except ValueError:
+        # "from None": a validation error quotes the document, and that holds the client's secret.
+        raise NotSavedError(
+            f"There is no usable {kind.get_block_type_slug()} block named {DOCUMENT!r}:"
+            " save one in the Prefect UI under Blocks, or see the README."
+        ) from None

@@ -1,0 +1,185 @@
+"""A whole installation on this machine, each part a real process: Prefect server, worker, sandbox.
+
+For the demo, the end-to-end tests and the benchmarks; production has its own server and workers.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+WORK_POOL = "daily-orders"
+START_SECONDS = 120.0
+
+
+class StackError(Exception):
+    """A part of the installation did not start; the message ends with its last words."""
+
+
+@dataclass
+class Part:
+    """One process of the installation, its output in a log file."""
+
+    name: str
+    process: subprocess.Popen[str]
+    log: Path
+
+    def kill(self) -> None:
+        """SIGKILL the process and whatever it started: it gets no chance to say goodbye."""
+        self._signal(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """Ask it to end, and insist after ten seconds."""
+        self._signal(signal.SIGTERM)
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def last_words(self, lines: int = 15) -> str:
+        """The end of its log."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+    def _signal(self, number: signal.Signals) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, number)
+        if number is signal.SIGKILL:
+            self.process.wait()
+
+
+@dataclass
+class Stack:
+    """The running installation. `home` holds its database, logs and settings."""
+
+    home: Path
+    port: int
+    environment: dict[str, str]
+    parts: list[Part] = field(default_factory=list)
+    sandbox_url: str = ""
+
+    @property
+    def ui_url(self) -> str:
+        """Where people look."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def api_url(self) -> str:
+        """Where programs look."""
+        return f"{self.ui_url}/api"
+
+    def start_server(self) -> Part:
+        """Start the Prefect server and wait until it answers."""
+        part = self._start("server", ["prefect", "server", "start", "--port", str(self.port)])
+        self._wait(part, lambda: _answers(f"{self.api_url}/health"))
+        return part
+
+    def start_worker(self, name: str = "worker", kind: str = "batch-close") -> Part:
+        """Start a worker of the work pool; it needs no waiting for."""
+        command = ["prefect", "worker", "start", "--pool", WORK_POOL, "--type", kind]
+        return self._start(name, [*command, "--name", name])
+
+    def start_sandbox(self, *options: str) -> Part:
+        """Start the sandbox and learn its address."""
+        part = self._start("sandbox", ["-m", "deployments.sandbox", *options])
+        self._wait(part, lambda: part.log.read_text().endswith("\n"))
+        self.sandbox_url = json.loads(part.log.read_text().splitlines()[0])["url"]
+        return part
+
+    def run(self, *arguments: str, stdin: str | None = None) -> str:
+        """Run a Python module or program to its end against this installation; its output."""
+        done = subprocess.run(  # noqa: S603
+            _command(list(arguments)),
+            env=self.environment,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise StackError(f"{' '.join(arguments)} failed:\n{done.stdout}{done.stderr}")
+        return done.stdout
+
+    def stop(self) -> None:
+        """Stop every part, the latest first."""
+        for part in reversed(self.parts):
+            part.stop()
+
+    def _start(self, name: str, arguments: list[str]) -> Part:
+        log = self.home / f"{name}.log"
+        with log.open("w") as output:
+            process = subprocess.Popen(  # noqa: S603
+                _command(arguments),
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
+        part = Part(name, process, log)
+        self.parts.append(part)
+        return part
+
+    def _wait(self, part: Part, is_ready: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while not is_ready():
+            if part.process.poll() is not None or time.monotonic() > deadline:
+                raise StackError(f"The {part.name} did not start:\n{part.last_words()}")
+            time.sleep(0.1)
+
+
+@contextmanager
+def stack(home: Path, **settings: str) -> Iterator[Stack]:
+    """An installation with nothing started yet; everything is stopped at the end.
+
+    `settings` are more environment variables for all its processes.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    port = free_port()
+    environment = os.environ | {
+        "PREFECT_HOME": str(home),
+        "PREFECT_PROFILES_PATH": str(home / "profiles.toml"),
+        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        # Waits of seconds want a worker that looks every second, and no sooner than they end.
+        "PREFECT_WORKER_QUERY_SECONDS": "1",
+        "PREFECT_WORKER_PREFETCH_SECONDS": "1",
+        "PYTHONUNBUFFERED": "1",
+        **settings,
+    }
+    installation = Stack(home, port, environment)
+    try:
+        yield installation
+    finally:
+        installation.stop()
+
+
+def free_port() -> int:
+    """A port nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _command(arguments: list[str]) -> list[str]:
+    # Programs are run as modules of this very interpreter: no PATH to get wrong.
+    if arguments[0] == "prefect":
+        arguments = ["-m", *arguments]
+    return [sys.executable, *arguments]
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=2, trust_env=False).is_success
+    except httpx.HTTPError:
+        return False

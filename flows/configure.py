@@ -1,0 +1,206 @@
+"""The configure flow: once, with the caller's own access token, set up all the nights to come."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.client.schemas.schedules import RRuleSchedule
+from prefect.states import Completed, Failed
+from pydantic import Field
+
+from blocks import caller_token, deployment, systems
+from blocks import grant as grants
+from blocks.binding import Binding
+from blocks.caller_token import CallerTokenError
+from blocks.deployment import ScheduleError
+from blocks.grant import Grant, GrantError
+from blocks.oauth import OAuthError
+from flows.contract import (
+    DailyOrdersBatchCloseConfigOutcome,
+    DailyOrdersBatchCloseConfigRequest,
+    InvalidRequestError,
+    parse_request,
+)
+
+EXPECTED = (
+    InvalidRequestError,
+    CallerTokenError,
+    OAuthError,
+    GrantError,
+    ScheduleError,
+    systems.NotSavedError,
+)
+"""Failures whose message tells the caller what to do; no traceback would tell more."""
+
+REQUEST_FIELDS = DailyOrdersBatchCloseConfigRequest.model_fields.keys()
+
+# Results are never persisted: some hold tokens. An exchange is repeated by the block's own rules.
+step = task(persist_result=False, cache_policy=NO_CACHE, retries=0)
+
+
+def to_parameters(
+    request: DailyOrdersBatchCloseConfigRequest, access_token_block: str
+) -> dict[str, Any]:
+    """The configure flow's parameters for this request."""
+    return {
+        **request.model_dump(mode="json", include=set(REQUEST_FIELDS)),
+        "additional_fields": request.model_extra,
+        "access_token_block": access_token_block,
+    }
+
+
+def from_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The request, not yet checked, that the configure flow's parameters make up."""
+    extra = parameters.get("additional_fields") or {}
+    return {**extra, **{field: parameters[field] for field in REQUEST_FIELDS & parameters.keys()}}
+
+
+@step
+async def exchange_initial_token(binding: Binding, access_token_block: str) -> Grant:
+    """Exchange the caller's access token (RFC 8693) for a grant that outlives the caller.
+
+    The caller's token is forgotten whatever comes of it.
+    """
+    try:
+        subject_token = await caller_token.take(access_token_block)
+        server = await systems.oauth_server()
+        tokens = await server.exchange(subject_token, tenant_id=binding.tenant_id)
+    finally:
+        await caller_token.discard(access_token_block)
+    return Grant.from_exchange(tokens)
+
+
+@step
+async def store_initial_tokens(binding: Binding, grant: Grant) -> Grant | None:
+    """Store the grant in its Secret block; returns the one that it replaces."""
+    return await grants.store(binding, grant)
+
+
+@step
+async def configure_schedule(binding: Binding, request: DailyOrdersBatchCloseConfigRequest) -> None:
+    """Create or update the binding's own deployment with its one schedule.
+
+    The runs carry the request as their context snapshot: the caller's token is no part of it.
+    """
+    await deployment.upsert(
+        binding,
+        RRuleSchedule(rrule=request.recurrence.rrule, timezone=request.recurrence.timezone),
+        parameters={
+            "tenant_id": binding.tenant_id,
+            "batch_id": binding.batch_id,
+            "configured": request.model_dump(mode="json", by_alias=True),
+        },
+        first=request.recurrence.first,
+    )
+
+
+@step
+async def prepare_config_outcome(
+    request: DailyOrdersBatchCloseConfigRequest,
+) -> DailyOrdersBatchCloseConfigOutcome:
+    """Say what was scheduled."""
+    return DailyOrdersBatchCloseConfigOutcome.of(request)
+
+
+@step
+async def complete_configured(replaced: Grant | None) -> None:
+    """Revoke the grant that was replaced: nothing depends on it any more."""
+    await grants.revoke(replaced, await systems.oauth_server())
+
+
+@flow(
+    name="configure",
+    flow_run_name="{tenant_id}/{batch_id}",
+    persist_result=False,
+    validate_parameters=False,  # parse_request says it better, and for all fields at once
+)
+async def configure(  # noqa: PLR0913  (the seed's request, field by field, as a form shows it)
+    tenant_id: Annotated[str, Field(examples=["acme"], json_schema_extra={"title": "Tenant"})],
+    batch_id: Annotated[str, Field(examples=["eod"], json_schema_extra={"title": "Batch"})],
+    first_run_at: Annotated[
+        str,
+        Field(
+            examples=["2027-01-01T23:00:00+01:00[Europe/Paris]"],
+            json_schema_extra={"title": "First run at"},
+        ),
+    ],
+    interval: Annotated[str, Field(examples=["P1D"], json_schema_extra={"title": "Interval"})],
+    max_runs: Annotated[int, Field(examples=[365], json_schema_extra={"title": "Number of runs"})],
+    access_token_block: Annotated[
+        str,
+        Field(
+            examples=["my-access-token"],
+            json_schema_extra={"title": "Secret block with your access token"},
+        ),
+    ],
+    upstream_wait_duration: Annotated[
+        str, Field(examples=["PT15M"], json_schema_extra={"title": "Wait for upstream"})
+    ] = "PT15M",
+    replication_delay_duration: Annotated[
+        str, Field(examples=["PT5M"], json_schema_extra={"title": "Wait for replication"})
+    ] = "PT5M",
+    time_zone: Annotated[
+        str | None,
+        Field(examples=["Europe/Paris"], json_schema_extra={"title": "Time zone"}),
+    ] = None,
+    additional_fields: Annotated[
+        dict[str, Any] | None,
+        Field(examples=[{"costCentre": "4711"}], json_schema_extra={"title": "Additional fields"}),
+    ] = None,
+) -> State[Any]:
+    """Set up the nightly close of one tenant's batch: once, and it runs every night by itself.
+
+    Configuring the same tenant and batch again replaces what was configured, in place.
+
+    Args:
+        tenant_id: Whose orders are closed. Compared exactly: "Acme" is not "acme".
+        batch_id: Which of the tenant's batches is closed.
+        first_run_at: When the first close starts: an RFC 3339 timestamp with its offset. Add the
+            zone in brackets, or below, so that 23:00 stays 23:00 when the clocks change.
+        interval: How long from one close to the next, as an ISO 8601 duration: P1D is every night.
+        max_runs: How many closes to schedule; after the last one everything is cleaned up.
+        access_token_block: The name of the Secret block that holds your access token. The block is
+            deleted as soon as the token has been exchanged.
+        upstream_wait_duration: How long upstream systems need after the scheduled start.
+        replication_delay_duration: How long to wait between the snapshot and the close.
+        time_zone: The IANA zone of the first run, if its timestamp does not say it.
+        additional_fields: Anything else to keep with the configuration; never a secret.
+    """
+    parameters = locals()
+    try:
+        request = parse_request(from_parameters(parameters), now=datetime.now(UTC))
+        outcome = await _configure(request, access_token_block)
+    except EXPECTED as error:
+        return Failed(message=str(error))
+    finally:
+        await caller_token.discard(access_token_block)
+    return Completed(
+        message=f"{outcome.status}: {outcome.max_runs} runs from {outcome.first_run_at} on",
+        data=outcome.model_dump(mode="json", by_alias=True),
+    )
+
+
+async def _configure(
+    request: DailyOrdersBatchCloseConfigRequest, access_token_block: str
+) -> DailyOrdersBatchCloseConfigOutcome:
+    """The steps of the configuration in their order."""
+    binding = Binding(request.tenant_id, request.batch_id)
+    grant = await exchange_initial_token(binding, access_token_block)
+    replaced = await store_initial_tokens(binding, grant)
+    try:
+        await configure_schedule(binding, request)
+    except Exception:
+        if replaced is None:
+            await _undo(binding)
+        raise
+    outcome = await prepare_config_outcome(request)
+    await complete_configured(replaced)
+    return outcome
+
+
+async def _undo(binding: Binding) -> None:
+    """Leave nothing behind that nobody would use: the grant of a schedule that does not stand."""
+    await grants.revoke(await grants.delete(binding), await systems.oauth_server())

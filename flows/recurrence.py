@@ -1,0 +1,185 @@
+"""firstRunAt, interval and maxRuns as the schedule that Prefect's server lays out.
+
+Every occurrence comes from Prefect's own RFC 5545 engine (dateutil), so what this file says and
+what the server schedules is one truth, odd nights included:
+
+- Whole days, weeks, months and years are steps on the local clock: 23:00 stays 23:00 when the
+  clocks change. Intervals with a time part (PT6H, P1DT12H) are exact elapsed time.
+- A local time that a clock change skips comes that much earlier (02:30 in spring is 01:30 before
+  the change); one that comes twice in autumn means the first. No night is skipped or doubled.
+- Months from the 29th, 30th or 31st, and years from 29 February, end with the month. RFC 5545
+  alone would skip the short months.
+- dateutil knows clock changes up to 2037; later occurrences keep the zone's standard time, in
+  Prefect's schedules as here.
+"""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from itertools import pairwise
+from typing import Self
+
+import pendulum
+from prefect.client.schemas.schedules import RRuleSchedule
+
+from flows.durations import Interval, find_zone
+
+_SHORTEST_MONTH = 28
+_HOUR = timedelta(hours=1)
+_ETC_HOURS = range(-12, 15)
+
+
+@dataclass(frozen=True)
+class Recurrence:
+    """The schedule of one binding.
+
+    Attributes:
+        start: The first occurrence on the wall clock of `timezone`, naive as in DTSTART.
+        timezone: The IANA zone that the schedule is laid out in.
+        interval: The step from one occurrence to the next.
+        max_runs: How many occurrences there are.
+    """
+
+    start: datetime
+    timezone: str
+    interval: Interval
+    max_runs: int
+
+    @classmethod
+    def starting(cls, first: datetime, zone: str | None, interval: Interval, max_runs: int) -> Self:
+        """The recurrence from an aware first moment, on the zone's clock or else its own offset's.
+
+        Raises:
+            ValueError: No schedule of Prefect's can begin at that moment with that step. The
+                sentence continues one that begins with "firstRunAt".
+        """
+        clock = "UTC" if interval.seconds else zone or _fixed_clock(first, interval)
+        start = first.astimezone(find_zone(clock))
+        if start.fold:
+            raise ValueError(
+                f"{first.isoformat()} is the second {start:%H:%M} of a night on which {clock} "
+                "sets its clocks back; a schedule means the first, so begin there or on another day"
+            )
+        return cls(start.replace(tzinfo=None), clock, interval, max_runs)
+
+    @property
+    def rrule(self) -> str:
+        """The schedule as RFC 5545 text, to go with `timezone` into Prefect's RRuleSchedule."""
+        return f"{self._endless_from(self.start)};COUNT={self.max_runs}"
+
+    @property
+    def first(self) -> datetime:
+        """The first occurrence, in UTC like every moment that this class returns."""
+        return self._moments[0]
+
+    @property
+    def last(self) -> datetime:
+        """The last occurrence."""
+        return self._moments[-1]
+
+    @property
+    def fits_the_calendar(self) -> bool:
+        """Whether all maxRuns occurrences come before the calendar ends, with the year 9999."""
+        return len(self._moments) == self.max_runs
+
+    def occurrences(self) -> Iterator[datetime]:
+        """All occurrences in order."""
+        return iter(self._moments)
+
+    def latest_at(self, moment: datetime) -> datetime | None:
+        """The latest occurrence that is not after the moment."""
+        count = bisect_right(self._moments, moment)
+        return self._moments[count - 1] if count else None
+
+    def after(self, moment: datetime, *, bounded: bool = True) -> datetime | None:
+        """The next occurrence after the moment; None after the last one.
+
+        Unbounded, the moment at which the next occurrence would be due if maxRuns had no end.
+        """
+        if bounded:
+            count = bisect_right(self._moments, moment)
+            return self._moments[count] if count < len(self._moments) else None
+        # The engine counts from DTSTART on; starting it close by spares it the way.
+        steps = self._steps_surely_within(moment - self.first)
+        near = pendulum.instance(self.start, tz=None).add(
+            months=steps * self.interval.months,
+            days=steps * self.interval.days,
+            seconds=steps * self.interval.seconds,
+        )
+        rule = self._endless_from(near)
+        return next((due for due in _lay_out(rule, self.timezone) if due > moment), None)
+
+    def number_of(self, occurrence: datetime) -> int | None:
+        """Which of the maxRuns occurrences this is, from 1 on; None if it is not one of them."""
+        index = bisect_left(self._moments, occurrence)
+        return index + 1 if self._moments[index : index + 1] == (occurrence,) else None
+
+    def shortest_gap(self) -> timedelta:
+        """The shortest elapsed time from an occurrence to the next: 23 hours for P1D in spring.
+
+        The moment after the last occurrence counts; timedelta.max if there is none in the calendar.
+        """
+        if self.interval.seconds:
+            return timedelta(seconds=self.interval.seconds)
+        beyond = self.after(self.last, bounded=False)
+        moments = (*self._moments, *([beyond] if beyond else []))
+        return min((due - before for before, due in pairwise(moments)), default=timedelta.max)
+
+    @cached_property
+    def _moments(self) -> tuple[datetime, ...]:
+        return tuple(_lay_out(self.rrule, self.timezone))
+
+    def _endless_from(self, start: datetime) -> str:
+        # Not strftime: its %Y writes the year 26 as "26".
+        wall_clock = start.isoformat(timespec="seconds").replace("-", "").replace(":", "")
+        return f"DTSTART:{wall_clock}\nRRULE:{_rule(self.interval, self.start.day)}"
+
+    def _steps_surely_within(self, elapsed: timedelta) -> int:
+        step = self.interval
+        longest = timedelta(days=31 * step.months + step.days, seconds=step.seconds)
+        # Two steps of grace for clock changes and for zones that move across the date line.
+        return max(0, elapsed // longest - 2)
+
+
+def _lay_out(rrule: str, timezone: str) -> Iterator[datetime]:
+    try:
+        for moment in RRuleSchedule(rrule=rrule, timezone=timezone).to_rrule():
+            yield moment.astimezone(UTC)
+    except OverflowError:  # the evening of 31 December 9999 is in the year 10000 of UTC
+        return
+
+
+def _rule(interval: Interval, day: int) -> str:
+    if interval.months:
+        return f"FREQ=MONTHLY;INTERVAL={interval.months};{_clamped(day)}"
+    if interval.days:
+        return f"FREQ=DAILY;INTERVAL={interval.days}"
+    for frequency, length in (("HOURLY", 3600), ("MINUTELY", 60)):
+        if interval.seconds % length == 0:
+            return f"FREQ={frequency};INTERVAL={interval.seconds // length}"
+    return f"FREQ=SECONDLY;INTERVAL={interval.seconds}"
+
+
+def _clamped(day: int) -> str:
+    candidates = range(min(day, _SHORTEST_MONTH), day + 1)
+    return f"BYMONTHDAY={','.join(map(str, candidates))};BYSETPOS=-1"
+
+
+def _fixed_clock(first: datetime, interval: Interval) -> str:
+    """The IANA name of a clock that stays at the moment's own offset.
+
+    Days and weeks step alike in UTC and at any offset. Months do not (31 January, 23:30 at -05:00
+    is 1 February in UTC), and IANA has fixed offsets in whole hours only.
+    """
+    offset = first.utcoffset()
+    if not interval.months or not offset:
+        return "UTC"
+    hours, rest = divmod(offset, _HOUR)
+    if rest or hours not in _ETC_HOURS:
+        raise ValueError(
+            f"{first.isoformat()} needs a time zone for steps of months or years, because its "
+            "offset is not one of whole hours; add one such as [Asia/Kolkata]"
+        )
+    return f"Etc/GMT{-hours:+d}"  # POSIX counts westwards: Etc/GMT-1 is +01:00

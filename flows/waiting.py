@@ -1,0 +1,42 @@
+"""How a run sleeps: the one file that knows that a waiting run holds nothing.
+
+Prefect has no "sleep until"; a flow that sleeps holds a process and a worker slot, and is lost with
+either. So a run that must wait proposes `Scheduled` for itself at the moment it waits for, under
+the name of its wait, and ends. When the moment comes any worker picks it up like any other
+scheduled run, and the flow begins again from its first line: whatever it did before the wait must
+be stored, and whatever moment it waits for must be derived from what is stored, never from "now".
+"""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+from prefect.client.orchestration import get_client
+from prefect.context import FlowRunContext
+from prefect.exceptions import Pause
+from prefect.states import Scheduled
+from prefect.utilities.engine import propose_state
+
+SLEPT_IN_PLACE = timedelta(seconds=3)
+"""A wait this short costs less slept than ended and begun again."""
+
+
+async def wait_until(moment: datetime, *, name: str) -> None:
+    """Return at `moment` (aware), or at once if it has passed.
+
+    A longer wait of a deployed run raises `prefect.exceptions.Pause`, which ends the run's process
+    in the Prefect state `name`; the run comes back here, from the flow's first line, at `moment`.
+    Called directly from Python (no deployment, so no worker that would pick it up again) the flow
+    sleeps in its own process.
+    """
+    # Looked at again on waking: a worker may begin a run some seconds before its scheduled time.
+    while (left := moment - datetime.now(UTC)) > timedelta(0):
+        context = FlowRunContext.get()
+        run = context.flow_run if context else None
+        if run is None or run.deployment_id is None or left <= SLEPT_IN_PLACE:
+            await asyncio.sleep(left.total_seconds())
+            continue
+        waiting = Scheduled(
+            name=name, scheduled_time=moment, message=f"Waits until {moment:%c} UTC"
+        )
+        async with get_client() as client:
+            raise Pause(state=await propose_state(client, waiting, flow_run_id=run.id))

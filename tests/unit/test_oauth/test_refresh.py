@@ -1,0 +1,139 @@
+from datetime import timedelta
+
+import httpx
+import pytest
+from joserfc import jwt
+from pydantic import SecretStr
+
+from blocks.oauth import GrantLostError, ReplyLostError, ServerUnavailableError
+
+DEFAULT_LIFETIME = 60
+
+
+def refresh(server, **options):
+    return server.refresh(SecretStr("stored"), **options)
+
+
+async def test_yields_the_rotated_token(server, token_route, granted):
+    token_route.return_value = granted()
+    tokens = await refresh(server)
+    assert tokens.access_token.get_secret_value() == "canary-new-access"
+    assert tokens.refresh_token.get_secret_value() == "canary-new-refresh"
+    assert tokens.token_type == "Bearer"
+
+
+async def test_a_reply_without_a_refresh_token_leaves_the_old_one_to_the_caller(
+    server, token_route, granted
+):
+    token_route.return_value = granted(refresh_token=None)
+    assert (await refresh(server)).refresh_token is None
+
+
+@pytest.mark.parametrize("spoiled", [{"token_type": "N_A"}, {"access_token": None}])
+async def test_a_rotated_token_is_never_thrown_away(server, token_route, granted, spoiled):
+    token_route.return_value = granted(**spoiled)
+    tokens = await refresh(server)
+    assert tokens.access_token is None
+    assert tokens.refresh_token.get_secret_value() == "canary-new-refresh"
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        httpx.Response(200, text="<html>welcome</html>"),
+        httpx.Response(200, json={}),
+        httpx.Response(200, json={"access_token": "a", "token_type": "N_A"}),
+    ],
+    ids=lambda reply: reply.text[:30],
+)
+async def test_a_yes_that_grants_nothing_may_still_have_used_up_the_token(
+    server, token_route, nonsense
+):
+    token_route.return_value = nonsense
+    with pytest.raises(ReplyLostError, match="may be used up"):
+        await refresh(server)
+    assert token_route.call_count == 3
+
+
+async def test_a_refusal_after_a_lost_reply_means_the_grant_is_lost(server, token_route):
+    refusal = httpx.Response(400, json={"error": "invalid_request"})
+    token_route.side_effect = [httpx.ReadTimeout("slow"), refusal]
+    with pytest.raises(GrantLostError, match="configure this batch again"):
+        await refresh(server)
+
+
+async def test_life_is_counted_from_before_the_request(server, token_route, granted, clock):
+    sent_at = clock.now()
+
+    def slowly(_request):
+        clock.time += timedelta(seconds=9)
+        return granted(expires_in=300)
+
+    token_route.side_effect = slowly
+    assert (await refresh(server)).expires_at == sent_at + timedelta(seconds=300)
+
+
+async def test_life_is_counted_from_the_attempt_that_succeeded(server, token_route, granted, clock):
+    token_route.side_effect = [httpx.ConnectError("refused"), granted(expires_in=300)]
+    expires_at = (await refresh(server)).expires_at
+    assert expires_at == clock.now() + timedelta(seconds=300)
+
+
+@pytest.mark.parametrize(
+    "example",
+    [
+        (3600, 3600),
+        ("3600", 3600),
+        ("299.5", 299.5),
+        (0, 0),
+        (None, DEFAULT_LIFETIME),
+        (-5, DEFAULT_LIFETIME),
+        ("soon", DEFAULT_LIFETIME),
+        ("", DEFAULT_LIFETIME),
+        (True, DEFAULT_LIFETIME),
+        ([300], DEFAULT_LIFETIME),
+        ("NaN", DEFAULT_LIFETIME),
+        ("Infinity", DEFAULT_LIFETIME),
+        (10**400, DEFAULT_LIFETIME),
+        (1e12, 366 * 24 * 3600),
+    ],
+    ids=lambda example: str(example[0])[:12],
+)
+async def test_expires_in_is_read_in_every_form_and_never_negative(
+    server, token_route, granted, clock, example
+):
+    expires_in, lifetime = example
+    token_route.return_value = granted(expires_in=expires_in)
+    assert (await refresh(server)).expires_at == clock.now() + timedelta(seconds=lifetime)
+
+
+async def test_patience_bounds_all_waiting(server, token_route, clock):
+    token_route.return_value = httpx.Response(503, headers={"Retry-After": "20"})
+    with pytest.raises(ServerUnavailableError) as caught:
+        await refresh(server, patience=30)
+    assert sum(clock.slept) <= 30
+    assert (caught.value.status, caught.value.retry_after) == (503, 20)
+
+
+async def test_no_patience_means_one_attempt(server, token_route):
+    token_route.side_effect = httpx.ConnectError("refused")
+    with pytest.raises(ServerUnavailableError):
+        await refresh(server, patience=0)
+    assert token_route.call_count == 1
+
+
+async def test_an_assertion_names_the_issuer_unless_told_otherwise(
+    make_server, token_route, granted, sent, private_key
+):
+    token_route.return_value = granted()
+    issuer = "https://auth.example.com"
+    for fields, audience in [
+        ({"issuer": issuer}, issuer),
+        ({"issuer": issuer, "assertion_audience": "urn:sts"}, "urn:sts"),
+    ]:
+        await refresh(
+            make_server(token_endpoint_auth_method="private_key_jwt", private_key_id="k1", **fields)
+        )
+        token = jwt.decode(dict(sent(token_route)[-1])["client_assertion"], private_key)
+        assert token.claims["aud"] == audience
+        assert token.header["kid"] == "k1"
