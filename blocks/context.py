@@ -7,9 +7,9 @@ night finds what was already done.
 from datetime import datetime
 from typing import Literal
 
+import httpx
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import VariableCreate, VariableUpdate
-from prefect.exceptions import ObjectAlreadyExists
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
@@ -43,6 +43,8 @@ class Progress(_Stored):
     refreshed_at: AwareDatetime | None = None
     snapshot_id: str | None = None
     snapshot_at: AwareDatetime | None = None
+    closing_at: AwareDatetime | None = None
+    """When the close was first about to be sent: from then on it may have happened."""
 
 
 class Context(_Stored):
@@ -74,12 +76,13 @@ async def store(binding: Binding, context: Context) -> None:
     """Store the binding's context, replacing what is there."""
     name = _stored_name(binding)
     value = context.model_dump(mode="json", by_alias=True, exclude_none=True)
-    tags = [f"tenant:{binding.tenant_id}", f"batch:{binding.batch_id}"]
     async with get_client() as client:
         try:
-            await client.create_variable(VariableCreate(name=name, value=value, tags=tags))
-        except ObjectAlreadyExists:
             await client.update_variable(VariableUpdate(name=name, value=value))
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code != httpx.codes.NOT_FOUND:
+                raise
+            await client.create_variable(VariableCreate(name=name, value=value))
 
 
 def _stored_name(binding: Binding) -> str:

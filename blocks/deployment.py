@@ -4,7 +4,7 @@ One deployment for each binding, because changing one schedule of a shared deplo
 runs not yet started of all its schedules: one tenant's clean-up would cost the others their close.
 """
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -27,6 +27,7 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import RRuleSchedule
 from prefect.exceptions import ObjectNotFound
 
+from blocks import clock
 from blocks.binding import Binding
 
 FLOW = "daily-close"
@@ -101,7 +102,7 @@ async def adopt(
     """Bring one binding's deployment to the template's code, keeping its schedule and its runs."""
     # Updating a deployment deletes its runs of the future. Those that fall due before they are
     # laid out again would never come back, so laying out starts before the update.
-    before = datetime.now(UTC) - timedelta(seconds=1)
+    before = clock.now() - timedelta(seconds=1)
     update = DeploymentUpdate(**_copied_from(template))
     await client.update_deployment(binding_deployment.id, update)
     if not binding_deployment.paused:

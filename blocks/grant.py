@@ -8,7 +8,7 @@ token that came with it.
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Self
 from uuid import UUID
 
@@ -21,6 +21,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.logging import get_logger
 from pydantic import BaseModel, ConfigDict, SecretStr
 
+from blocks import clock
 from blocks.binding import Binding
 from blocks.oauth import GrantLostError, OAuthError, OAuthServer, Tokens
 
@@ -136,7 +137,7 @@ async def access_token(
     """An access token with enough life left, refreshed if need be; never the rejected one."""
 
     def is_usable(grant: Grant) -> bool:
-        return grant.usable_access_token(datetime.now(UTC)) not in (None, rejected)
+        return grant.usable_access_token(clock.now()) not in (None, rejected)
 
     grant = await load(binding)
     if not is_usable(grant):

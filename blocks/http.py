@@ -89,7 +89,7 @@ async def send(request: httpx.Request, *, within: float = MAX_REPLY_SECONDS) -> 
     """
     try:
         async with asyncio.timeout(within):
-            return await _exchange(request)
+            return await _send_and_read(request)
     except TimeoutError:
         pass
     except httpx.DecodingError:
@@ -97,7 +97,7 @@ async def send(request: httpx.Request, *, within: float = MAX_REPLY_SECONDS) -> 
     raise httpx.ReadTimeout(f"no complete reply within {within:g} seconds", request=request)
 
 
-async def _exchange(request: httpx.Request) -> Reply:
+async def _send_and_read(request: httpx.Request) -> Reply:
     response = await shared_client().send(request, stream=True)
     try:
         body = bytearray()

@@ -16,7 +16,6 @@ The flow itself runs wherever the workers of its work pool run.
 
 import asyncio
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any, Literal
 from uuid import UUID
 
@@ -29,7 +28,7 @@ from prefect.exceptions import ObjectNotFound
 from pydantic import AwareDatetime, BaseModel, ConfigDict, SecretStr
 from pydantic.alias_generators import to_camel
 
-from blocks import caller_token
+from blocks import caller_token, clock
 from flows.configure import from_parameters, to_parameters
 from flows.contract import (
     DailyOrdersBatchCloseConfigOutcome,
@@ -38,6 +37,7 @@ from flows.contract import (
 )
 
 JOURNEY = "daily-orders-batch-close"
+DEPLOYMENT = f"configure/{JOURNEY}"
 FIRST_STEP, LAST_STEP = "exchangeInitialToken", "completeConfigured"
 POLL_SECONDS = 0.5
 
@@ -100,17 +100,20 @@ async def start(request: Mapping[str, Any], access_token: str | SecretStr) -> UU
 
     Raises InvalidRequestError before anything is sent anywhere.
     """
-    accepted = parse_request(request, now=datetime.now(UTC))
+    accepted = parse_request(request, now=clock.now())
     if not isinstance(access_token, SecretStr):
         access_token = SecretStr(access_token)
     block = await caller_token.hand_over(access_token)
     try:
         run = await arun_deployment(
-            f"configure/{JOURNEY}",
+            DEPLOYMENT,
             parameters=to_parameters(accepted, block),
             timeout=0,
             as_subflow=False,
         )
+    except ObjectNotFound:
+        await caller_token.discard(block)
+        raise JourneyError(f"{DEPLOYMENT} is not deployed: run `prefect deploy --all`.") from None
     except BaseException:
         await caller_token.discard(block)
         raise
@@ -146,7 +149,7 @@ async def result(journey_id: UUID) -> DailyOrdersBatchCloseConfigOutcome:
         case "Running":
             raise JourneyRunningError(f"Journey {journey_id} has not finished yet.")
         case "Failed":
-            raise JourneyFailedError(run.state and run.state.message or "The journey failed.")
+            raise JourneyFailedError((run.state and run.state.message) or "The journey failed.")
     # The outcome says nothing that the parameters do not, so no result has to be stored for it.
     request = DailyOrdersBatchCloseConfigRequest.model_validate(from_parameters(run.parameters))
     return DailyOrdersBatchCloseConfigOutcome.of(request)

@@ -2,7 +2,6 @@
 
 import sys
 import time
-from datetime import UTC, datetime
 
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import (
@@ -45,7 +44,7 @@ class Watch:
             deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=[binding.slug])),
             sort=FlowRunSort.START_TIME_ASC,
         )
-        runs.sort(key=lambda run: run.expected_start_time)
+        runs.sort(key=lambda run: str(run.expected_start_time))
         for number, run in enumerate(runs, start=1):
             await self._steps(client, run, f"night {number}")
             self._state(run, f"night {number}")
@@ -74,8 +73,8 @@ class Watch:
         if self._is_new((run.id, state.id)):
             self.say(f"{night} {state.name}" + (f": {state.message}" if state.message else ""))
         if state.is_scheduled() and state.state_details.scheduled_time:
-            left = state.state_details.scheduled_time - datetime.now(UTC)
-            self._count(run, max(0, round(left.total_seconds())))
+            left = state.state_details.scheduled_time.timestamp() - time.time()
+            self._count(run, max(0, round(left)))
 
     def _count(self, run: FlowRun, left: int) -> None:
         if self._is_new((run.id, run.state_name, left)):

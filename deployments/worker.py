@@ -39,14 +39,14 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BatchClos
     _description = "Run flows inside the worker's own process, many at a time."
     _display_name = "Batch close"
 
-    def __init__(self, *arguments: Any, limit: int | None = None, **options: Any) -> None:
-        super().__init__(*arguments, limit=limit or RUNS_AT_ONCE, **options)
+    def __init__(self, work_pool_name: str, *, limit: int | None = None, **options: Any) -> None:
+        super().__init__(work_pool_name, limit=limit or RUNS_AT_ONCE, **options)
         self._flows: dict[UUID, Flow[..., Any]] = {}
 
     async def run(
         self,
         flow_run: FlowRun,
-        configuration: BaseJobConfiguration,
+        configuration: BaseJobConfiguration,  # noqa: ARG002  (there is no infrastructure)
         task_status: anyio.abc.TaskStatus[int] | None = None,
     ) -> BatchCloseResult:
         """Execute the flow run, up to its end or its next wait."""

@@ -1,7 +1,6 @@
 """The configure flow: once, with the caller's own access token, set up all the nights to come."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from prefect import flow, task
@@ -11,7 +10,7 @@ from prefect.client.schemas.schedules import RRuleSchedule
 from prefect.states import Completed, Failed
 from pydantic import Field
 
-from blocks import caller_token, deployment, systems
+from blocks import caller_token, clock, deployment, systems
 from blocks import grant as grants
 from blocks.binding import Binding
 from blocks.caller_token import CallerTokenError
@@ -117,7 +116,7 @@ async def complete_configured(replaced: Grant | None) -> None:
     persist_result=False,
     validate_parameters=False,  # parse_request says it better, and for all fields at once
 )
-async def configure(  # noqa: PLR0913  (the seed's request, field by field, as a form shows it)
+async def configure(  # noqa: PLR0913, PLR0917  (the seed's request, field by field, as a form shows it)
     tenant_id: Annotated[str, Field(examples=["acme"], json_schema_extra={"title": "Tenant"})],
     batch_id: Annotated[str, Field(examples=["eod"], json_schema_extra={"title": "Batch"})],
     first_run_at: Annotated[
@@ -171,7 +170,7 @@ async def configure(  # noqa: PLR0913  (the seed's request, field by field, as a
     """
     parameters = locals()
     try:
-        request = parse_request(from_parameters(parameters), now=datetime.now(UTC))
+        request = parse_request(from_parameters(parameters), now=clock.now())
         outcome = await _configure(request, access_token_block)
     except EXPECTED as error:
         return Failed(message=str(error))

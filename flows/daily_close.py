@@ -5,7 +5,7 @@ therefore either finds its work noted in the binding's context and is passed ove
 request that its receiver recognises by the idempotency key.
 """
 
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from typing import Annotated, Any
 
@@ -18,7 +18,7 @@ from prefect.runtime import flow_run as this_run
 from prefect.states import Completed, Failed
 from pydantic import Field
 
-from blocks import deployment, history, systems
+from blocks import clock, deployment, history, systems
 from blocks import grant as grants
 from blocks.binding import Binding
 from blocks.context import LastBatch
@@ -29,6 +29,8 @@ from blocks.orders_errors import OrdersError
 from flows.contract import DailyOrdersBatchCloseConfigRequest
 from flows.night import Night, NightError, TooLateError
 from flows.waiting import wait_until
+
+UNKNOWN = "The close was sent, but its answer was lost: look in the Orders API whether it happened."
 
 # Nothing that a step returns is persisted: results lie on one machine's disk, and some hold tokens.
 # Prefect retries no step: the blocks retry requests by their receivers' rules, and a refresh that
@@ -45,7 +47,7 @@ async def run_batch(night: Night) -> Grant:
 @step
 async def update_tokens(night: Night, grant: Grant) -> None:
     """Note that this night's refresh is done, so that waking up does not spend another."""
-    await night.note(refreshed_at=datetime.now(UTC))
+    await night.note(refreshed_at=clock.now())
     get_run_logger().info("Refreshed; the access token lives until %s", grant.expires_at)
 
 
@@ -65,7 +67,7 @@ async def prepare_batch_snapshot(night: Night) -> Snapshot:
         access_token=partial(grants.access_token, night.binding, await systems.oauth_server()),
         idempotency_key=_key(night, "prepareSnapshot"),
     )
-    await night.note(snapshot_id=snapshot.snapshot_id, snapshot_at=datetime.now(UTC))
+    await night.note(snapshot_id=snapshot.snapshot_id, snapshot_at=clock.now())
     return snapshot
 
 
@@ -78,6 +80,9 @@ async def replication_delay(night: Night) -> None:
 @step
 async def close_batch(night: Night) -> Closed:
     """Close the batch with the snapshot's id."""
+    resumed = night.maybe_closed
+    if not resumed:
+        await night.note(closing_at=clock.now())
     orders = await systems.orders_api()
     return await orders.close_daily_batch(
         night.binding.tenant_id,
@@ -85,6 +90,7 @@ async def close_batch(night: Night) -> Closed:
         night.snapshot_id,
         access_token=partial(grants.access_token, night.binding, await systems.oauth_server()),
         idempotency_key=_key(night, "close"),
+        resumed=resumed,
     )
 
 
@@ -107,7 +113,13 @@ async def scheduled_done(night: Night, outcome: LastBatch) -> None:
         await grants.revoke(await grants.delete(night.binding), await systems.oauth_server())
 
 
-@flow(name="daily-close", flow_run_name=lambda: _run_name(), persist_result=False)
+def _run_name() -> str:
+    parameters = this_run.parameters
+    night = this_run.scheduled_start_time
+    return f"{parameters['tenant_id']}/{parameters['batch_id']} {night:%Y-%m-%d}"
+
+
+@flow(name="daily-close", flow_run_name=_run_name, persist_result=False)
 async def daily_close(
     tenant_id: Annotated[str, Field(examples=["acme"], json_schema_extra={"title": "Tenant"})],
     batch_id: Annotated[str, Field(examples=["eod"], json_schema_extra={"title": "Batch"})],
@@ -133,7 +145,7 @@ async def daily_close(
     outcome = night.settled or await _close(night)
     await record_batch_outcome(night, outcome)
     await scheduled_done(night, outcome)
-    return _final_state(night, outcome)
+    return _final_state(outcome)
 
 
 async def _close(night: Night) -> LastBatch:
@@ -148,17 +160,19 @@ async def _close(night: Night) -> LastBatch:
         await replication_delay(night)
         closed = await close_batch(night)
     except TooLateError as late:
+        if night.maybe_closed:
+            return night.ended("FAILED", reason=f"{late} {UNKNOWN}")
         return night.ended("SKIPPED", reason=str(late))
     except GrantLostError as lost:
         await _stop_schedule(night, lost)
         return night.ended("FAILED", reason=str(lost))
     except (OAuthError, OrdersError, GrantError, systems.NotSavedError) as error:
         return night.ended("FAILED", reason=str(error))
-    return night.ended("CLOSED", closed_at=closed.closed_at or datetime.now(UTC))
+    return night.ended("CLOSED", closed_at=closed.closed_at or clock.now())
 
 
 async def _stop_schedule(night: Night, lost: GrantLostError) -> None:
-    """Nothing can be closed until somebody configures the binding again: say so, and stop trying."""
+    """Nothing can be closed until the binding is configured again: say so, and stop trying."""
     await deployment.pause(night.binding)
     emit_event(
         event="daily-orders-batch-close.grant.lost",
@@ -173,12 +187,13 @@ async def _stop_schedule(night: Night, lost: GrantLostError) -> None:
 async def _open_night(
     binding: Binding, configured: DailyOrdersBatchCloseConfigRequest | None
 ) -> Night:
-    run = FlowRunContext.get().flow_run  # the flow is running, so there is one
-    # A plain datetime: pendulum's own subclass divides differently.
-    start = datetime.fromisoformat(run.expected_start_time.isoformat())
-    return await Night.open(
-        binding, configured, started_for=start, by_schedule=run.auto_scheduled
-    )
+    context = FlowRunContext.get()
+    run = context.flow_run if context else None
+    planned = run.expected_start_time if run else None
+    # A plain datetime, because pendulum's own class divides differently.
+    start = datetime.fromisoformat(planned.isoformat()) if planned else clock.now()
+    by_schedule = run is not None and run.auto_scheduled
+    return await Night.open(binding, configured, started_for=start, by_schedule=by_schedule)
 
 
 def _key(night: Night, operation: str) -> str:
@@ -186,16 +201,10 @@ def _key(night: Night, operation: str) -> str:
     return idempotency_key(binding.tenant_id, binding.batch_id, night.occurrence, operation)
 
 
-def _run_name() -> str:
-    parameters = this_run.parameters
-    night = this_run.scheduled_start_time
-    return f"{parameters['tenant_id']}/{parameters['batch_id']} {night:%Y-%m-%d}"
-
-
-def _final_state(night: Night, outcome: LastBatch) -> State[Any]:
+def _final_state(outcome: LastBatch) -> State[Any]:
     data = outcome.model_dump(mode="json", by_alias=True, exclude_none=True)
     if outcome.status == "FAILED":
         return Failed(message=outcome.reason, data=data)
     if outcome.status == "SKIPPED":
         return Completed(name="Skipped", message=outcome.reason, data=data)
-    return Completed(message=f"Closed at {outcome.closed_at:%c} UTC.", data=data)
+    return Completed(message=f"Closed at {outcome.closed_at:%Y-%m-%d %H:%M:%S} UTC", data=data)

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import takewhile
 from typing import Self
 
+from blocks import clock
 from blocks import context as contexts
 from blocks import deployment as deployments
 from blocks.binding import Binding
@@ -87,6 +88,11 @@ class Night:
         return self.progress.snapshot_id or ""
 
     @property
+    def maybe_closed(self) -> bool:
+        """Whether an earlier run of this night may have closed it without learning so."""
+        return self.progress.closing_at is not None
+
+    @property
     def settled(self) -> LastBatch | None:
         """How this night ended, unless it failed: then it may be tried again."""
         outcome = self.context.outcome_of(self.occurrence)
@@ -105,7 +111,7 @@ class Night:
     @property
     def replicated_at(self) -> datetime:
         """When the snapshot has reached every replica: a duration after it was taken."""
-        return (self.progress.snapshot_at or datetime.now(UTC)) + self.request.replication_delay
+        return (self.progress.snapshot_at or clock.now()) + self.request.replication_delay
 
     def refuse_late(self) -> None:
         """Raise TooLateError once the next close is due, or would be if there were one more.
@@ -113,8 +119,10 @@ class Night:
         Two closes back to back would close an empty batch.
         """
         next_due = self.recurrence.after(self.occurrence, bounded=False)
-        if next_due and next_due <= datetime.now(UTC):
-            raise TooLateError(f"Not closed before the next close was due at {next_due:%c} UTC.")
+        if next_due and next_due <= clock.now():
+            raise TooLateError(
+                f"Not closed before the next close was due at {next_due:%Y-%m-%d %H:%M:%S} UTC."
+            )
 
     def missed(self) -> Iterator[LastBatch]:
         """The nights since the last recorded one that no run came to, as skipped."""

@@ -8,13 +8,19 @@ be stored, and whatever moment it waits for must be derived from what is stored,
 """
 
 import asyncio
+import logging
 from datetime import UTC, datetime, timedelta
+from typing import NoReturn
+from uuid import UUID
 
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
 from prefect.exceptions import Pause
 from prefect.states import Scheduled
 from prefect.utilities.engine import propose_state
+
+from blocks import clock
 
 SLEPT_IN_PLACE = timedelta(seconds=3)
 """A wait this short costs less slept than ended and begun again."""
@@ -29,14 +35,27 @@ async def wait_until(moment: datetime, *, name: str) -> None:
     sleeps in its own process.
     """
     # Looked at again on waking: a worker may begin a run some seconds before its scheduled time.
-    while (left := moment - datetime.now(UTC)) > timedelta(0):
+    while (left := moment - clock.now()) > timedelta(0):
         context = FlowRunContext.get()
         run = context.flow_run if context else None
         if run is None or run.deployment_id is None or left <= SLEPT_IN_PLACE:
             await asyncio.sleep(left.total_seconds())
-            continue
-        waiting = Scheduled(
-            name=name, scheduled_time=moment, message=f"Waits until {moment:%c} UTC"
-        )
-        async with get_client() as client:
-            raise Pause(state=await propose_state(client, waiting, flow_run_id=run.id))
+        else:
+            await _end_run_until(moment, name, run.id)
+
+
+async def _end_run_until(moment: datetime, name: str, run_id: UUID) -> NoReturn:
+    message = f"until {moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+    waiting: State[None] = Scheduled(name=name, scheduled_time=moment, message=message)
+    async with get_client() as client:
+        raise Pause(state=await propose_state(client, waiting, flow_run_id=run_id))
+
+
+def _calm(record: logging.LogRecord) -> bool:
+    """Prefect reports every end of a run that is not Completed as an error; a wait is none."""
+    if "type=SCHEDULED)" in record.getMessage():
+        record.levelno, record.levelname = logging.INFO, "INFO"
+    return True
+
+
+logging.getLogger("prefect.flow_runs").addFilter(_calm)

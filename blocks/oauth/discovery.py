@@ -4,8 +4,7 @@ import logging
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
-
-import httpx
+from urllib.parse import urlsplit
 
 from blocks.http import NotJsonError
 from blocks.oauth.call import Attempt, Clock, Timeouts, call
@@ -55,11 +54,11 @@ async def discover(issuer: str, *, timeouts: Timeouts, clock: Clock) -> Metadata
 
 def locations(issuer: str) -> tuple[str, str]:
     """Where metadata may be: RFC 8414 3.1 inserts before the path, OpenID Connect appends to it."""
-    url = httpx.URL(issuer)
-    path = url.path.rstrip("/")
+    parts = urlsplit(issuer)
+    host, path = f"{parts.scheme}://{parts.netloc}", parts.path.rstrip("/")
     return (
-        str(url.copy_with(path=f"/.well-known/oauth-authorization-server{path}")),
-        str(url.copy_with(path=f"{path}/.well-known/openid-configuration")),
+        f"{host}/.well-known/oauth-authorization-server{path}",
+        f"{host}{path}/.well-known/openid-configuration",
     )
 
 

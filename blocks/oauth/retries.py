@@ -11,8 +11,8 @@ from secrets import SystemRandom
 
 from blocks.oauth.errors import ReplyLostError, TransientOAuthError
 
-MOST_ATTEMPTS = 6
-"""Attempts of one call, the first included."""
+MOST_DECLINED = 6
+"""Attempts of one call that may find the server unreachable or busy, the first included."""
 
 PROMPT_PAUSES = (0.1, 1.0)
 """Seconds before each retry of a call whose reply was lost; there are no further ones."""
@@ -34,17 +34,18 @@ class Retries:
         self._now = now
         self._begun = now()
         self._patience = patience
-        self._failures = 0
+        self._declined = 0
         self._lost: list[ReplyLostError] = []
         self._doubtful_since: datetime | None = None
 
     def pause_after(self, failure: TransientOAuthError) -> float | None:
         """Seconds to wait before the next attempt, or None when there must not be another."""
-        self._failures += 1
         if isinstance(failure, ReplyLostError):
             self._lost.append(failure)
             self._doubtful_since = self._doubtful_since or self._now()
-        spent = self._failures >= MOST_ATTEMPTS or len(self._lost) > len(PROMPT_PAUSES)
+        else:
+            self._declined += 1
+        spent = self._declined >= MOST_DECLINED or len(self._lost) > len(PROMPT_PAUSES)
         left = self._seconds_left()
         if spent or left <= 0:
             return None
@@ -59,7 +60,7 @@ class Retries:
             return PROMPT_PAUSES[len(self._lost) - 1]
         if failure.retry_after is not None:
             return max(failure.retry_after, PROMPT_PAUSES[0])
-        return float(2 ** (self._failures - 1))
+        return float(2 ** (self._declined - 1))
 
     def _seconds_left(self) -> float:
         now = self._now()

@@ -2,8 +2,8 @@
 
 from datetime import UTC, datetime
 from typing import Any, Self
-from urllib.parse import urlsplit
 
+import httpx
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -234,7 +234,7 @@ class OAuthSettings(BaseModel):
         for name in ("issuer", "token_endpoint", "revocation_endpoint"):
             if (url := getattr(self, name)) is not None:
                 require_usable_url(url, name, allow_http=self.allow_http)
-        if self.issuer is not None and urlsplit(self.issuer).query:
+        if self.issuer is not None and httpx.URL(self.issuer).query:
             raise ValueError("issuer must not have a query")
         clashes = _OUR_PARAMETERS & self.extra_exchange_parameters.keys()
         if clashes:
@@ -267,10 +267,13 @@ class OAuthSettings(BaseModel):
 
 def require_usable_url(url: str, name: str, *, allow_http: bool) -> None:
     """Return if a token may be sent to this URL; raise InsecureUrlError, naming it, if not."""
-    parts = urlsplit(url)
-    if parts.username is not None or parts.fragment:
+    try:
+        parts = httpx.URL(url)
+    except httpx.InvalidURL:
+        raise InsecureUrlError(f"{name} is not a URL.") from None
+    if parts.userinfo or parts.fragment:
         raise InsecureUrlError(f"{name} must not carry a user name, a password or a fragment.")
-    if is_safe_url(url) or (allow_http and parts.scheme == "http" and parts.hostname):
+    if is_safe_url(url) or (allow_http and parts.scheme == "http" and parts.host):
         return
     raise InsecureUrlError(
         f"{name} must be an https URL: over plain HTTP, tokens could be read on their way."

@@ -35,6 +35,7 @@ def refresh(server, token_route, granted):
     [
         (ISSUER, (OAUTH_PATH, OIDC_PATH)),
         (f"{ISSUER}/", (OAUTH_PATH, OIDC_PATH)),
+        (f"{ISSUER}%2Feu", (f"{OAUTH_PATH}%2Feu", "/realms/orders%2Feu" + OIDC_PATH[14:])),
         (
             "https://auth.example.com",
             ("/.well-known/oauth-authorization-server", "/.well-known/openid-configuration"),
@@ -105,10 +106,9 @@ async def test_an_issuer_that_cannot_be_asked_is_only_unavailable(refresh, wire)
         await refresh()
 
 
-async def test_metadata_cannot_lead_a_secret_to_plain_http(refresh, wire):
-    wire.get(OAUTH_PATH).respond(
-        json={**DOCUMENT, "token_endpoint": "http://auth.example.com/token"}
-    )
+@pytest.mark.parametrize("url", ["http://auth.example.com/token", "https://[::1", "/token", ""])
+async def test_metadata_cannot_lead_a_secret_to_plain_http(refresh, wire, url):
+    wire.get(OAUTH_PATH).respond(json={**DOCUMENT, "token_endpoint": url})
     with pytest.raises(InsecureUrlError, match="refresh"):
         await refresh()
 

@@ -140,7 +140,7 @@ async def test_an_unreachable_server_is_tried_a_bounded_number_of_times(
     with pytest.raises(ServerUnavailableError, match="connection refused"):
         await operation.run(server)
     assert 5 <= route.call_count <= 6
-    assert sum(clock.slept) <= 60
+    assert round(sum(clock.slept), 3) <= 60
 
 
 async def test_a_server_that_comes_back_is_not_noticed(operation, server, route):
@@ -168,7 +168,7 @@ async def test_a_long_retry_after_is_cut_and_told(operation, server, route, cloc
     with pytest.raises(ServerUnavailableError) as caught:
         await operation.run(server)
     assert caught.value.retry_after == 3600
-    assert sum(clock.slept) <= 60
+    assert round(sum(clock.slept), 3) <= 60
     assert route.call_count == 2
 
 
@@ -223,7 +223,7 @@ async def test_lost_replies_are_retried_twice_within_five_seconds_and_no_more(
     with pytest.raises(ReplyLostError, match="ReadError"):
         await operation.run(server)
     assert route.call_count == 3
-    assert sum(clock.slept) <= 5
+    assert round(sum(clock.slept), 3) <= 5
 
 
 async def test_a_reply_lost_slowly_leaves_no_time_for_a_late_retry(operation, server, route, clock):
@@ -242,4 +242,4 @@ async def test_once_a_reply_is_lost_the_call_stays_in_doubt(operation, server, r
     route.side_effect = [httpx.ReadError("gone"), busy, httpx.ConnectError("refused")]
     with pytest.raises(ReplyLostError):
         await operation.run(server)
-    assert sum(clock.slept) <= 5.5
+    assert round(sum(clock.slept), 3) <= 5.5

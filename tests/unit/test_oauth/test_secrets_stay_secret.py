@@ -24,6 +24,11 @@ def echo_as_code(request):
     return httpx.Response(400, json={"error": request.content.decode(), "error_description": 7})
 
 
+def echo_token_as_code(request):
+    tokens = [value for _, value in parse_qsl(request.content.decode()) if "canary" in value]
+    return httpx.Response(400, json={"error": tokens[0]})
+
+
 def quote_in_protocol_error(request):
     raise httpx.LocalProtocolError(f"Illegal header value {request.headers!r}", request=request)
 
@@ -31,6 +36,7 @@ def quote_in_protocol_error(request):
 TROUBLES = {
     "echo": echo,
     "echo as code": echo_as_code,
+    "echo token as code": echo_token_as_code,
     "protocol error": quote_in_protocol_error,
     "unreachable": httpx.ConnectError("refused"),
     "lost": httpx.ReadError("gone"),

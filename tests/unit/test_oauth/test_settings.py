@@ -19,6 +19,7 @@ KEY_CLIENT = {"client_id": "batch", "token_endpoint_auth_method": "private_key_j
         ({**CLIENT, "token_endpoint": "http://auth.example.com/token"}, "token_endpoint"),
         ({**CLIENT, "token_endpoint": "https://canary-user@auth.example.com/"}, "token_endpoint"),
         ({**CLIENT, "token_endpoint": "https://auth.example.com/#part"}, "token_endpoint"),
+        ({**CLIENT, "token_endpoint": "https://[::1"}, "token_endpoint"),
         ({**CLIENT, "token_endpoint": "auth.example.com/token"}, "token_endpoint"),
         ({**CLIENT, "token_endpoint": "ftp://a.example/", "allow_http": True}, "token_endpoint"),
         ({**CLIENT, **PLACE, "revocation_endpoint": "http://a.example/"}, "revocation_endpoint"),

@@ -1,0 +1,33 @@
+# One vocabulary for people and CI. Everything is set up on first use in .venv; nothing else is
+# needed than Python 3.11 to 3.13, git and make.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test check clean
+
+demo: $(VENV)/installed            ## two nights in a minute; KEEP=1 leaves it running
+	@$(BIN)/python -m deployments.demo $(if $(KEEP),--keep) $(if $(ROTATION),--rotation $(ROTATION))
+
+test: $(VENV)/installed-dev        ## every test
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/installed-dev       ## lint, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:                             ## forget the virtual environment
+	rm -rf $(VENV)
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
