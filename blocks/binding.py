@@ -1,4 +1,4 @@
-"""A binding is one configured (tenantId, batchId); here is what it is called wherever it is stored."""
+"""A binding is one configured (tenantId, batchId); here is what it is called where it is stored."""
 
 import base64
 import hashlib

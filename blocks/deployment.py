@@ -22,7 +22,6 @@ from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterExpectedStartTime,
 )
-from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import RRuleSchedule
 from prefect.exceptions import ObjectNotFound
@@ -79,20 +78,14 @@ async def upsert(
         template = await read_template(client)
         existing = await _find(client, binding.slug)
         if existing:
-            deployment_id = existing.id
             await _update(client, existing.id, template, schedule, parameters)
-        else:
-            deployment_id = await _create(client, template, binding, schedule, parameters)
+            await _ensure_run(client, existing.id, binding, first)
+            return
+        deployment_id = await _create(client, template, binding, schedule, parameters)
         try:
-            await _lay_out(client, deployment_id, first)
-            if not await _has_run(client, deployment_id, first):
-                raise NotLaidOutError(
-                    f"Prefect did not lay out the run of {first.isoformat()} for {binding}:"
-                    " check the Prefect server, then configure it again."
-                )
+            await _ensure_run(client, deployment_id, binding, first)
         except Exception:
-            if not existing:
-                await client.delete_deployment(deployment_id)
+            await client.delete_deployment(deployment_id)
             raise
 
 
@@ -196,12 +189,19 @@ async def _lay_out(client: PrefectClient, deployment_id: UUID, start: datetime) 
     )
 
 
-async def _has_run(client: PrefectClient, deployment_id: UUID, moment: datetime) -> bool:
-    runs: list[FlowRun] = await client.read_flow_runs(
+async def _ensure_run(
+    client: PrefectClient, deployment_id: UUID, binding: Binding, moment: datetime
+) -> None:
+    await _lay_out(client, deployment_id, moment)
+    runs = await client.read_flow_runs(
         deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment_id])),
         flow_run_filter=FlowRunFilter(
             expected_start_time=FlowRunFilterExpectedStartTime(after_=moment, before_=moment)
         ),
         limit=1,
     )
-    return bool(runs)
+    if not runs:
+        raise NotLaidOutError(
+            f"Prefect did not lay out the run of {moment.isoformat()} for {binding}:"
+            " check the Prefect server, then configure it again."
+        )

@@ -58,7 +58,7 @@ class Grant(BaseModel):
     def from_exchange(cls, tokens: Tokens) -> Self:
         """The grant that an exchange gave; OAuthServer.exchange never returns one without."""
         if tokens.refresh_token is None:
-            raise GrantError("The exchange gave no refresh token: nothing would outlive the caller.")
+            raise GrantError("The exchange gave no refresh token: none would outlive the caller.")
         return cls(
             refresh_token=tokens.refresh_token,
             access_token=tokens.access_token,

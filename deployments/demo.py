@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from blocks import systems
@@ -24,10 +25,10 @@ from blocks.orders import OrdersApi
 from deployments import journeys
 from deployments.sandbox.client import SandboxClient
 from deployments.sandbox.settings import SandboxSettings
-from deployments.stack import Stack, stack
+from deployments.stack import WORK_POOL, Stack, stack
 from deployments.watch import Watch
+from deployments.worker import BatchCloseWorker
 from flows.contract import DailyOrdersBatchCloseConfigRequest
-
 
 BINDING = Binding("acme", "eod")
 NIGHTS = 2
@@ -62,9 +63,10 @@ async def _demo(installation: Stack, rotation: str, *, keep: bool) -> int:
         temporary_settings({PREFECT_API_URL: installation.api_url}),
         SandboxClient(installation.sandbox_url) as sandbox,
     ):
-        watch.say("Saving the blocks, starting a worker, prefect deploy --all")
-        installation.start_worker()
+        watch.say("Saving the blocks, prefect deploy --all, starting a worker")
+        await create_work_pool()
         await save_blocks(installation.sandbox_url)
+        installation.start_worker()
         await asyncio.to_thread(installation.run, "prefect", "--no-prompt", "deploy", "--all")
         await _configure(sandbox, watch)
         await _watch_the_nights(sandbox, watch)
@@ -73,6 +75,14 @@ async def _demo(installation: Stack, rotation: str, *, keep: bool) -> int:
             with suppress(asyncio.CancelledError):
                 await asyncio.Event().wait()
         return _verdict(sandbox)
+
+
+async def create_work_pool() -> None:
+    """What `prefect work-pool create daily-orders --type batch-close` does."""
+    template = BatchCloseWorker.get_default_base_job_template()
+    pool = WorkPoolCreate(name=WORK_POOL, type=BatchCloseWorker.type, base_job_template=template)
+    async with get_client() as client:
+        await client.create_work_pool(pool)
 
 
 async def save_blocks(sandbox_url: str) -> None:

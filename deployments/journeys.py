@@ -29,12 +29,9 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, SecretStr
 from pydantic.alias_generators import to_camel
 
 from blocks import caller_token, clock
+from flows.admission import parse_request
 from flows.configure import from_parameters, to_parameters
-from flows.contract import (
-    DailyOrdersBatchCloseConfigOutcome,
-    DailyOrdersBatchCloseConfigRequest,
-    parse_request,
-)
+from flows.contract import DailyOrdersBatchCloseConfigOutcome, DailyOrdersBatchCloseConfigRequest
 
 JOURNEY = "daily-orders-batch-close"
 DEPLOYMENT = f"configure/{JOURNEY}"
@@ -74,14 +71,14 @@ class JourneyStatus(BaseModel):
 
 
 async def configure_batch(
-    request: Mapping[str, Any], access_token: str | SecretStr, *, timeout: float = 300.0
+    request: Mapping[str, Any], access_token: str | SecretStr, *, within: float = 300.0
 ) -> DailyOrdersBatchCloseConfigOutcome:
     """Configure a nightly batch close and wait until it is scheduled.
 
     Args:
         request: The seed's DailyOrdersBatchCloseConfigRequest, in camelCase or snake_case.
         access_token: The caller's own access token. It is exchanged once and then forgotten.
-        timeout: Seconds to wait for a worker to do it.
+        within: Seconds to wait for a worker to do it.
 
     Raises:
         InvalidRequestError: The request is refused; nothing was sent anywhere.
@@ -89,8 +86,8 @@ async def configure_batch(
         TimeoutError: No worker finished it in time; it may still happen.
     """
     journey_id = await start(request, access_token)
-    async with asyncio.timeout(timeout):
-        while (await status(journey_id)).phase == "Running":
+    async with asyncio.timeout(within):
+        while (await status(journey_id)).phase == "Running":  # noqa: ASYNC110  (another machine's)
             await asyncio.sleep(POLL_SECONDS)
     return await result(journey_id)
 

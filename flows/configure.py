@@ -17,12 +17,8 @@ from blocks.caller_token import CallerTokenError
 from blocks.deployment import ScheduleError
 from blocks.grant import Grant, GrantError
 from blocks.oauth import OAuthError
-from flows.contract import (
-    DailyOrdersBatchCloseConfigOutcome,
-    DailyOrdersBatchCloseConfigRequest,
-    InvalidRequestError,
-    parse_request,
-)
+from flows.admission import InvalidRequestError, parse_request
+from flows.contract import DailyOrdersBatchCloseConfigOutcome, DailyOrdersBatchCloseConfigRequest
 
 EXPECTED = (
     InvalidRequestError,

@@ -24,8 +24,7 @@ from blocks.binding import Binding
 from blocks.context import LastBatch
 from blocks.grant import Grant, GrantError
 from blocks.oauth import GrantLostError, OAuthError
-from blocks.orders import Closed, Snapshot, idempotency_key
-from blocks.orders_errors import OrdersError
+from blocks.orders import Closed, OrdersError, Snapshot, idempotency_key
 from flows.contract import DailyOrdersBatchCloseConfigRequest
 from flows.night import Night, NightError, TooLateError
 from flows.waiting import wait_until

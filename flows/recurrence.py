@@ -24,7 +24,8 @@ from typing import Self
 import pendulum
 from prefect.client.schemas.schedules import RRuleSchedule
 
-from flows.durations import Interval, find_zone
+from flows.durations import Interval
+from flows.moments import find_zone
 
 _SHORTEST_MONTH = 28
 _HOUR = timedelta(hours=1)

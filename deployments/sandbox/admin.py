@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from deployments.sandbox.faults import FaultPlan
+from deployments.sandbox.keepsakes import Keepsakes
 from deployments.sandbox.ledger import Ledger
 from deployments.sandbox.shapes import Fault, Plan, Shape, SubjectTokenRequest
 from deployments.sandbox.tokens import TokenStore
@@ -20,10 +21,13 @@ S = TypeVar("S", bound=Shape)
 class Admin:
     """For whoever runs the demo, a test or a campaign: never for the system under test."""
 
-    def __init__(self, tokens: TokenStore, ledger: Ledger, faults: FaultPlan) -> None:
+    def __init__(
+        self, tokens: TokenStore, ledger: Ledger, faults: FaultPlan, keepsakes: Keepsakes
+    ) -> None:
         self._tokens = tokens
         self._ledger = ledger
         self._faults = faults
+        self._keepsakes = keepsakes
 
     def routes(self) -> list[Route]:
         """The admin API's routes."""
@@ -36,6 +40,7 @@ class Admin:
             Route("/sandbox/verdict", self.verdict),
             Route("/sandbox/closes", self.closes),
             Route("/sandbox/events", self.events),
+            Route("/sandbox/secrets", self.secrets),
             Route("/sandbox/health", self.health),
         ]
 
@@ -79,6 +84,10 @@ class Admin:
         if not after.isdecimal():
             raise HTTPException(400, "after is a number")
         return _listed("events", self._ledger.events(int(after)))
+
+    async def secrets(self, _: Request) -> Response:
+        """For tests only: the latest tokens given out and client credentials received."""
+        return JSONResponse({"secrets": self._keepsakes.all()}, 200, {"Cache-Control": "no-store"})
 
     async def health(self, _: Request) -> Response:
         """Says that the sandbox is up."""

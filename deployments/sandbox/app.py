@@ -6,6 +6,7 @@ from deployments.sandbox.admin import Admin
 from deployments.sandbox.client_auth import ClientAuthenticator
 from deployments.sandbox.faults import FaultPlan
 from deployments.sandbox.gateway import Gateway
+from deployments.sandbox.keepsakes import Keepsakes
 from deployments.sandbox.ledger import Ledger
 from deployments.sandbox.oauth_server import OAuthServer
 from deployments.sandbox.orders_server import OrdersServer
@@ -23,9 +24,10 @@ def create_app(settings: SandboxSettings, clock: Clock = utc_now) -> Starlette:
     ledger = Ledger(clock, settings.events_kept)
     faults = FaultPlan()
     gateway = Gateway(ledger, faults)
-    tokens = TokenStore(settings, clock)
-    clients = ClientAuthenticator(settings, clock)
+    keepsakes = Keepsakes(settings.events_kept)
+    tokens = TokenStore(settings, clock, keepsakes)
+    clients = ClientAuthenticator(settings, clock, keepsakes)
     oauth = OAuthServer(settings, tokens, clients, ledger, gateway)
     orders = OrdersServer(tokens, ledger, gateway)
-    admin = Admin(tokens, ledger, faults)
+    admin = Admin(tokens, ledger, faults, keepsakes)
     return Starlette(routes=[*oauth.routes(), *orders.routes(), *admin.routes()])

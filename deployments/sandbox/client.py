@@ -111,6 +111,10 @@ class SandboxClient:
         found = self._get("events", {"after": after})
         return [Event.model_validate(event) for event in found["events"]]
 
+    def secrets(self) -> list[str]:
+        """The latest tokens given out and client credentials received: for tests only."""
+        return [str(secret) for secret in self._get("secrets")["secrets"]]
+
     def _post(self, path: str, body: Shape | None = None) -> httpx.Response:
         content = body.model_dump_json(by_alias=True) if body else None
         return self._http.post(path, content=content).raise_for_status()

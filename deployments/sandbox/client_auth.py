@@ -12,6 +12,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import import_key
 
 from deployments.sandbox.forms import Form
+from deployments.sandbox.keepsakes import Keepsakes
 from deployments.sandbox.replies import RefusedError
 from deployments.sandbox.settings import AuthMethod, Clock, SandboxSettings
 
@@ -22,8 +23,9 @@ _ALGORITHMS = ("RS256", "PS256", "ES256", "Ed25519", "EdDSA")
 class ClientAuthenticator:
     """Lets the one registered client in, by exactly one accepted method per request."""
 
-    def __init__(self, settings: SandboxSettings, clock: Clock) -> None:
+    def __init__(self, settings: SandboxSettings, clock: Clock, keepsakes: Keepsakes) -> None:
         self._settings = settings
+        self._keepsakes = keepsakes
         self._clock = clock
         jwk = settings.client_public_jwk
         self._key = import_key(dict(jwk)) if jwk else None
@@ -37,12 +39,19 @@ class ClientAuthenticator:
             form: The members of the request's form.
             issuer: The base URL that the client addressed.
         """
+        self._remember(authorization, form)
         method = _method(authorization, form)
         accepted = method in self._settings.client_auth
         if not accepted or not self._is_right(method, authorization or "", form, issuer):
             # RFC 6749 5.2 wants the challenge back when the Authorization header was used.
             headers = {"WWW-Authenticate": 'Basic realm="sandbox"'} if authorization else None
             raise RefusedError(401, "invalid_client", headers=headers)
+
+    def _remember(self, authorization: str | None, form: Form) -> None:
+        shown = [form.get("client_secret"), form.get("client_assertion")]
+        for secret in (*shown, (authorization or "").partition(" ")[2]):
+            if secret:
+                self._keepsakes.keep(secret)
 
     def _is_right(self, method: AuthMethod, authorization: str, form: Form, issuer: str) -> bool:
         match method:

@@ -1,18 +1,23 @@
 """Faults waiting to be played, and how each kind deforms a reply."""
 
+import json
 from collections import deque
 from collections.abc import Callable, Mapping
 from itertools import repeat
+from urllib.parse import parse_qs
+
+from starlette.requests import Request
 
 from deployments.sandbox.replies import Body, Reply
 from deployments.sandbox.shapes import Fault, FaultKind
 
 INSTEAD_OF_WORK: frozenset[FaultKind] = frozenset(
-    {"status", "reset_before", "error_in_200", "ok_false", "redirect"}
+    {"status", "echo", "reset_before", "error_in_200", "ok_false", "redirect"}
 )
 """A server that says no has not done the work; every other kind spoils the reply afterwards."""
 
 _HUGE = 1_200_000
+_TOKENS = ("subject_token", "refresh_token", "token")
 
 
 class FaultPlan:
@@ -56,6 +61,23 @@ def status_reply(fault: Fault) -> Reply:
     if isinstance(body, dict):
         return Reply(fault.status, body, fault.headers)
     return Reply(fault.status, {}, fault.headers, raw=(body or "").encode())
+
+
+async def echoing(fault: Fault, request: Request) -> Fault:
+    """The fault with its placeholders filled in from the request."""
+    authorization = request.headers.get("authorization", "")
+    form = parse_qs((await request.body()).decode(errors="replace"))
+    tokens = [form[name][0] for name in _TOKENS if name in form]
+    token = tokens[0] if tokens else authorization.partition(" ")[2]
+    text = fault.model_dump_json()
+    text = text.replace("{token}", _in_json(token))
+    text = text.replace("{half}", _in_json(token[: len(token) // 2]))
+    text = text.replace("{authorization}", _in_json(authorization))
+    return Fault.model_validate_json(text)
+
+
+def _in_json(text: str) -> str:
+    return json.dumps(text)[1:-1]
 
 
 def spoil(reply: Reply, fault: Fault) -> Reply:

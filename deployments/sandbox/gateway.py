@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from deployments.sandbox.faults import INSTEAD_OF_WORK, FaultPlan, refusal, spoil
+from deployments.sandbox.faults import INSTEAD_OF_WORK, FaultPlan, echoing, refusal, spoil
 from deployments.sandbox.ledger import Ledger
 from deployments.sandbox.replies import RefusedError, Reply
 from deployments.sandbox.shapes import Endpoint, Fault
@@ -47,6 +47,8 @@ class Gateway:
             return self._send(call, _outcome(work))
         if fault.kind == "reset_before":
             return await self._drop(call)
+        if fault.kind == "echo":
+            fault = await echoing(fault, call.request)
         if fault.kind in INSTEAD_OF_WORK:
             return self._send(call, refusal(fault))
         reply = _outcome(work)

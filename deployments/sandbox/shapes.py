@@ -12,6 +12,7 @@ Endpoint = Literal[
 FaultKind = Literal[
     "status",
     "status_after",
+    "echo",
     "reset_before",
     "reset_after",
     "slow",
@@ -63,8 +64,12 @@ class Fault(Shape):
     """One way in which an endpoint will misbehave, `count` times.
 
     The members after `count` matter to some kinds only: `status`, `body` and `headers` to
-    "status" and "status_after", `body` also to "body", `seconds` to "slow", `token_type` to
-    "token_type", `location` to "redirect".
+    "status", "status_after" and "echo", `body` also to "body", `seconds` to "slow", `token_type`
+    to "token_type", `location` to "redirect".
+
+    "echo" is a "status" whose `body` and `headers` quote the request, as careless servers do:
+    `{token}` becomes the token that it carries, `{half}` the first half of that, `{authorization}`
+    its Authorization header.
     """
 
     endpoint: Endpoint

@@ -5,6 +5,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from deployments.sandbox.keepsakes import Keepsakes
 from deployments.sandbox.settings import Clock, SandboxSettings
 
 
@@ -47,8 +48,9 @@ class Issued:
 class TokenStore:
     """Every token by its value. Nothing here takes longer as tokens grow in number."""
 
-    def __init__(self, settings: SandboxSettings, clock: Clock) -> None:
+    def __init__(self, settings: SandboxSettings, clock: Clock, keepsakes: Keepsakes) -> None:
         self._clock = clock
+        self._keepsakes = keepsakes
         self._rotation = settings.rotation
         self._access_life = timedelta(seconds=settings.access_token_seconds)
         self._grace = timedelta(seconds=settings.grace_seconds)
@@ -58,7 +60,7 @@ class TokenStore:
 
     def mint_subject_token(self, tenant: str) -> str:
         """A new caller token of the tenant, as if somebody had logged in."""
-        token = _random("st-")
+        token = self._random("st-")
         self._subjects[token] = tenant
         return token
 
@@ -124,7 +126,7 @@ class TokenStore:
         return self._rotation == "grace" and self._clock() < consumed_at + self._grace
 
     def _new_refresh_token(self, grant: Grant) -> str:
-        token = _random("rt-")
+        token = self._random("rt-")
         self._refresh[token] = _RefreshToken(grant)
         return token
 
@@ -133,10 +135,9 @@ class TokenStore:
         # All live equally long, so the oldest expire first and are forgotten first.
         while self._access and next(iter(self._access.values())).expires_at <= now:
             self._access.popitem(last=False)
-        token = _random("at-")
+        token = self._random("at-")
         self._access[token] = _AccessToken(grant, now + self._access_life)
         return token
 
-
-def _random(prefix: str) -> str:
-    return prefix + secrets.token_urlsafe(24)
+    def _random(self, prefix: str) -> str:
+        return self._keepsakes.keep(prefix + secrets.token_urlsafe(24))

@@ -9,13 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from flows.contract import (
-    DailyOrdersBatchCloseConfigOutcome,
-    DailyOrdersBatchCloseConfigRequest,
-    FieldError,
-    InvalidRequestError,
-    parse_request,
-)
+from flows.admission import FieldError, InvalidRequestError, parse_request
+from flows.contract import DailyOrdersBatchCloseConfigOutcome, DailyOrdersBatchCloseConfigRequest
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 REQUEST = {

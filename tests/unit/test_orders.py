@@ -17,9 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
 
-from blocks.orders import Closed, OrdersApi, Pace, Snapshot, idempotency_key
-from blocks.orders_errors import (
+from blocks.orders import (
     BatchAlreadyClosedError,
+    Closed,
+    OrdersApi,
     OrdersBadRequestError,
     OrdersConflictError,
     OrdersError,
@@ -34,6 +35,9 @@ from blocks.orders_errors import (
     OrdersUnavailableError,
     OrdersUnprocessableError,
     OrdersUnreadableReplyError,
+    Pace,
+    Snapshot,
+    idempotency_key,
 )
 
 BASE = "https://orders.test/v1"
@@ -521,7 +525,7 @@ async def test_no_token_shows_in_any_error_or_log(wire, caplog, answer):
     assert error.__context__ is None
     everything = [str(error), repr(error), repr(vars(error)), shown, caplog.text]
     assert not [text for text in everything if "canary" in text]
-    assert "blocks/orders.py" in shown
+    assert "blocks/orders/" in shown
 
 
 async def test_neither_the_rejected_nor_the_fresh_token_shows(wire, operation):

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from prefect.client.schemas.schedules import RRuleSchedule
 from prefect.server.schemas.schedules import RRuleSchedule as ServerSchedule
 
-from flows.durations import Interval, parse_interval, parse_moment
+from flows.durations import Interval, parse_interval
+from flows.moments import parse_moment
 from flows.recurrence import Recurrence
 
 PARIS = "Europe/Paris"

@@ -508,9 +508,29 @@ def test_an_orders_reply_can_be_spoilt(
     assert caller.orders("prepareSnapshot", access_token, kind).json() == expected
 
 
+def test_an_echo_quotes_what_the_request_carries(caller: Caller, access_token: str) -> None:
+    body = {"message": "{token}, {half} and {authorization}"}
+    caller.fault("orders.close", "echo", status=403, body=body, headers={"Location": "/?{token}"})
+    reply = caller.close(access_token, "key", "snapshot")
+    half = access_token[: len(access_token) // 2]
+    assert reply.json() == {"message": f"{access_token}, {half} and Bearer {access_token}"}
+    assert (reply.status_code, reply.headers["Location"]) == (403, f"/?{access_token}")
+
+
 def test_a_malformed_fault_is_refused(caller: Caller) -> None:
     reply = caller.http.post("/sandbox/faults", json={"endpoint": "revoke", "kind": "?"})
     assert reply.status_code == 400
+
+
+# What tests may ask
+
+
+def test_every_secret_given_out_or_received_is_told(caller: Caller) -> None:
+    given = caller.exchange().json()
+    secrets = caller.secrets()
+    assert {given["access_token"], given["refresh_token"]} < set(secrets)
+    assert base64.b64encode(":".join(caller.basic).encode()).decode() in secrets
+    assert any(secret.startswith("st-") for secret in secrets)
 
 
 # The program

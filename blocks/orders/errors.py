@@ -1,4 +1,4 @@
-"""What can go wrong with the Orders API, one class per thing that happened; how a reply is read.
+"""What can go wrong with the Orders API, one class per thing that happened.
 
 OrdersError
 ├── OrdersUnavailableError          nobody has to act: running the night again is safe
@@ -17,16 +17,7 @@ OrdersError
 └── OrdersRedirectedError           never followed: it would send the token elsewhere
 """
 
-import re
-from collections.abc import Iterator
-from typing import Any, ClassVar
-
-from blocks.http import NotJsonError, Reply
-
-MAX_QUOTED_CHARACTERS = 200
-"""How much of a server's own words an error repeats: a sentence, not a page."""
-
-_EXPLAINING_FIELDS = ("error", "errorCode", "code", "type", "title", "reason", "detail", "message")
+from typing import ClassVar
 
 
 class OrdersError(Exception):
@@ -148,77 +139,3 @@ class BatchAlreadyClosedError(OrdersConflictError):
     """409: the batch is closed already, and nothing shows that it was this night's close."""
 
     advice = "find out who closed it, and that no order was left out, before going on"
-
-
-REFUSALS: dict[int, type[OrdersRefusedError]] = {
-    400: OrdersBadRequestError,
-    401: OrdersUnauthorizedError,
-    403: OrdersForbiddenError,
-    404: OrdersNotFoundError,
-    422: OrdersUnprocessableError,
-}
-
-
-def is_json_object(reply: Reply) -> bool:
-    """Whether the body can be read at all."""
-    try:
-        reply.json_object()
-    except NotJsonError:
-        return False
-    return True
-
-
-def says_ok(reply: Reply) -> bool:
-    """Whether `ok` is true, or is not mentioned."""
-    return next(_objects(reply), {}).get("ok", True) is True
-
-
-def says_already_closed(reply: Reply) -> bool:
-    """Whether it says that the batch is closed already: already_closed, alreadyClosed ..."""
-    return _says(reply, "already(been)?closed")
-
-
-def says_in_progress(reply: Reply) -> bool:
-    """Whether it says that a request with this key is under way (the draft's own 409)."""
-    return _says(reply, "inprogress|^processing$|(still|being|currently)process")
-
-
-def _says(reply: Reply, pattern: str) -> bool:
-    """Whether an explanation matches, with only its letters left: spellings differ."""
-    letters = (re.sub("[^a-z]", "", words.lower()) for words in explanations(reply))
-    return any(re.search(pattern, word) for word in letters)
-
-
-def snapshots_named(reply: Reply) -> set[str]:
-    """The snapshot ids that the body names."""
-    ids = (part.get("snapshotId") for part in _objects(reply))
-    return {str(snapshot_id) for snapshot_id in ids if snapshot_id is not None}
-
-
-def explanations(reply: Reply) -> list[str]:
-    """What the body says in its error fields.
-
-    There is no one error format: RFC 9457 has type, title and detail; others have error, code or
-    message, flat or inside an error object.
-    """
-    words = (part.get(field) for part in _objects(reply) for field in _EXPLAINING_FIELDS)
-    return list(dict.fromkeys(word for word in words if isinstance(word, str) and word))
-
-
-def _objects(reply: Reply) -> Iterator[dict[str, Any]]:
-    """The body and the objects directly inside it; nothing where the body is no JSON object."""
-    if is_json_object(reply):
-        body = reply.json_object()
-        yield body
-        yield from (value for value in body.values() if isinstance(value, dict))
-
-
-def quotable(text: str, secrets: list[str]) -> str:
-    """The server's words made fit for a log: printable, without the secrets, and short.
-
-    The order matters: a secret cut in half would no longer be found.
-    """
-    printable = "".join(c if c.isprintable() else " " for c in text)
-    for secret in secrets:
-        printable = printable.replace(secret, "[token]")
-    return " ".join(printable.split())[:MAX_QUOTED_CHARACTERS]

@@ -1,0 +1,48 @@
+"""What the two operations yield, read out of a successful reply."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from blocks.http import Reply
+from blocks.orders.errors import OrdersMalformedReplyError
+from blocks.orders.words import is_json_object
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A prepared snapshot of a batch."""
+
+    snapshot_id: str
+
+
+@dataclass(frozen=True)
+class Closed:
+    """A closed batch; `closed_at` is None where the Orders API does not tell the moment."""
+
+    closed_at: datetime | None
+
+
+def read_snapshot(reply: Reply, operation: str) -> Snapshot:
+    """The snapshot that the reply names; raises OrdersMalformedReplyError where it names none."""
+    snapshot_id = _body(reply).get("snapshotId")
+    # Unprintable ones (a NUL, half a surrogate pair) could neither be sent nor stored again.
+    if isinstance(snapshot_id, str) and snapshot_id.strip() and snapshot_id.isprintable():
+        return Snapshot(snapshot_id)
+    happened = "was answered without a snapshotId that is a non-empty, printable string"
+    raise OrdersMalformedReplyError(operation, happened, status=reply.status)
+
+
+def read_closed(reply: Reply) -> Closed:
+    """The close, with its moment where the reply has one (RFC 3339, with an offset)."""
+    value = _body(reply).get("closedAt")
+    try:
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else None
+    except ValueError:
+        moment = None
+    return Closed(moment if moment and moment.tzinfo else None)
+
+
+def _body(reply: Reply) -> dict[str, Any]:
+    """The body; empty where a success has none (204)."""
+    return reply.json_object() if is_json_object(reply) else {}
