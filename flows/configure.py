@@ -16,7 +16,7 @@ from blocks.binding import Binding
 from blocks.caller_token import CallerTokenError
 from blocks.deployment import ScheduleError
 from blocks.grant import Grant, GrantError
-from blocks.oauth import OAuthError
+from blocks.oauth import GrantLostError, OAuthError, OAuthServer
 from flows.admission import InvalidRequestError, parse_request
 from flows.contract import DailyOrdersBatchCloseConfigOutcome, DailyOrdersBatchCloseConfigRequest
 
@@ -101,9 +101,13 @@ async def prepare_config_outcome(
 
 
 @step
-async def complete_configured(replaced: Grant | None) -> None:
+async def complete_configured(binding: Binding, replaced: Grant | None) -> None:
     """Revoke the grant that was replaced: nothing depends on it any more."""
-    await grants.revoke(replaced, await systems.oauth_server())
+    server = await systems.oauth_server()
+    if replaced is None or not server.revoke_replaced:
+        return
+    await grants.revoke(replaced, server)
+    await _require_alive(binding, server)
 
 
 @flow(
@@ -192,8 +196,24 @@ async def _configure(
             await _undo(binding)
         raise
     outcome = await prepare_config_outcome(request)
-    await complete_configured(replaced)
+    await complete_configured(binding, replaced)
     return outcome
+
+
+async def _require_alive(binding: Binding, server: OAuthServer) -> None:
+    """Some servers end a caller's whole session, the new grant with it, where one token is revoked.
+
+    Better found out now, with the caller there, than tonight.
+    """
+    try:
+        await grants.refresh(binding, server)
+    except GrantLostError:
+        raise GrantError(
+            "The OAuth server ended the new grant together with the one it replaced: switch"
+            " 'Revoke replaced grants' off in the OAuth Server block, then configure again."
+        ) from None
+    except OAuthError:
+        return  # it cannot be told now; the first night will
 
 
 async def _undo(binding: Binding) -> None:

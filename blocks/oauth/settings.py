@@ -166,6 +166,15 @@ class OAuthSettings(BaseModel):
         ),
         examples=["tenant_id"],
     )
+    revoke_replaced: bool = Field(
+        default=True,
+        title="Revoke replaced grants",
+        description=(
+            "When a batch is configured again, revoke the grant that was in use before. Switch it "
+            "off for a server that ends the caller's whole session with it, as Keycloak does."
+        ),
+        examples=[True],
+    )
     connect_timeout: float = Field(
         default=5.0,
         gt=0,
