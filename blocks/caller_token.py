@@ -4,8 +4,11 @@ Prefect stores and shows flow parameters in clear, so a token never is one: the 
 name of this block. The configure flow deletes it right after the exchange, whatever the outcome.
 """
 
+import json
+from contextlib import suppress
 from uuid import uuid4
 
+import httpx
 from prefect.blocks.system import Secret
 from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound
@@ -17,11 +20,25 @@ class CallerTokenError(Exception):
 
 
 async def hand_over(token: SecretStr, name: str | None = None) -> str:
-    """Store the caller's access token for one configure run; returns the block's name."""
+    """Store the caller's access token for one configure run; returns the block's name.
+
+    Raises CallerTokenError if Prefect does not keep it.
+    """
     name = name or f"caller-{uuid4()}"
-    # An object, because Secret.get() would turn a token of only digits into a number.
-    await Secret(value={"access_token": token.get_secret_value()}).asave(name, overwrite=True)
-    return name
+    # Of an object, because Secret.get() would turn a bare token of only digits into a number; but
+    # as text, because Prefect shows an object's members in clear, even those of a Secret block.
+    block: Secret[str] = Secret(value=json.dumps({"access_token": token.get_secret_value()}))
+    try:
+        await block.asave(name, overwrite=True)
+    except httpx.HTTPStatusError as error:
+        status = error.response.status_code
+    else:
+        return name
+    # Raised out here, because Prefect's error holds the request and quotes it in its text.
+    raise CallerTokenError(
+        f"Prefect refused to keep your access token in the block {name!r} with status {status}:"
+        " see the Prefect server's log."
+    )
 
 
 async def take(name: str) -> SecretStr:
@@ -36,8 +53,7 @@ async def take(name: str) -> SecretStr:
             raise CallerTokenError(
                 f"There is no Secret block named {name!r}: hand your access token over again."
             ) from None
-    value = document.data["value"]
-    token = value.get("access_token") if isinstance(value, dict) else value
+    token = _token_in(document.data["value"])
     if not isinstance(token, str) or not token.strip():
         raise CallerTokenError(f"The Secret block {name!r} holds no access token.")
     return SecretStr(token.strip())
@@ -51,3 +67,11 @@ async def discard(name: str) -> None:
             await client.delete_block_document(document.id)
         except ObjectNotFound:
             return
+
+
+def _token_in(value: object) -> object:
+    if isinstance(value, str):
+        with suppress(ValueError):
+            parsed = json.loads(value)
+            value = parsed if isinstance(parsed, dict) else value
+    return value.get("access_token") if isinstance(value, dict) else value

@@ -32,6 +32,7 @@ from blocks.binding import Binding
 FLOW = "daily-close"
 TEMPLATE = "daily-orders-batch-close"
 SCHEDULE_SLUG = "nightly"
+FAR_AHEAD = timedelta(days=36_525)
 
 COPIED = (
     "entrypoint",
@@ -96,7 +97,8 @@ async def adopt(
     # Updating a deployment deletes its runs of the future. Those that fall due before they are
     # laid out again would never come back, so laying out starts before the update.
     before = clock.now() - timedelta(seconds=1)
-    update = DeploymentUpdate(**_copied_from(template))
+    tags = dict.fromkeys([*binding_deployment.tags, *template.tags])
+    update = DeploymentUpdate(**_copied_from(template), tags=list(tags))
     await client.update_deployment(binding_deployment.id, update)
     if not binding_deployment.paused:
         await _lay_out(client, binding_deployment.id, before)
@@ -180,12 +182,14 @@ def _copied_from(template: DeploymentResponse) -> dict[str, Any]:
 
 
 async def _lay_out(client: PrefectClient, deployment_id: UUID, start: datetime) -> None:
-    # Left to itself the scheduler takes up to a minute, and looks no more than 100 days ahead.
+    # Left to itself the scheduler takes up to a minute, and looks no more than 100 days ahead: a
+    # first run beyond that, once deleted, would be gone for months. It stops after a few anyway.
+    end = max(start, clock.now() + FAR_AHEAD)
     await client.request(
         "POST",
         "/deployments/{id}/schedule",
         path_params={"id": deployment_id},
-        json={"start_time": start.isoformat()},
+        json={"start_time": start.isoformat(), "end_time": end.isoformat()},
     )
 
 

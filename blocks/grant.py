@@ -6,20 +6,25 @@ a time across all machines, and the rotated token is stored before anything is d
 token that came with it.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime, timedelta
-from typing import Any, Self
+from typing import Self
 from uuid import UUID
 
 import httpx
 from prefect.blocks.system import Secret
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import BlockDocumentUpdate
-from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError, concurrency
+from prefect.concurrency.asyncio import (
+    AcquireConcurrencySlotTimeoutError,
+    ConcurrencySlotAcquisitionError,
+    concurrency,
+)
 from prefect.exceptions import ObjectNotFound
 from prefect.logging import get_logger
-from pydantic import BaseModel, ConfigDict, SecretStr
+from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 
 from blocks import clock
 from blocks.binding import Binding
@@ -43,10 +48,14 @@ class GrantMissingError(GrantError):
     """No grant is stored for this binding."""
 
 
+class GrantLockedError(GrantError):
+    """This run cannot become the grant's only writer."""
+
+
 class Grant(BaseModel):
     """One binding's OAuth grant. Tokens are only ever in memory and in the Secret block."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
     refresh_token: SecretStr
     access_token: SecretStr | None = None
@@ -100,8 +109,8 @@ async def store(binding: Binding, grant: Grant) -> Grant | None:
             replaced = await load(binding)
         except GrantMissingError:
             replaced = None
-        with _no_token_in_errors(binding):
-            await Secret(value=_to_json(grant)).asave(_stored_name(binding), overwrite=True)
+        block: Secret[str] = Secret(value=_to_json(grant))
+        await _written(binding, block.asave(_stored_name(binding), overwrite=True))
     return replaced
 
 
@@ -153,7 +162,7 @@ async def delete(binding: Binding) -> Grant | None:
         async with _only_writer(binding), get_client() as client:
             grant, document_id = await _read(binding)
             await client.delete_block_document(document_id)
-    except (GrantMissingError, ObjectNotFound, ConcurrencySlotAcquisitionError):
+    except (GrantMissingError, GrantLockedError, ObjectNotFound):
         return None
     async with get_client() as client:
         await client.delete_global_concurrency_limit_by_name(_stored_name(binding))
@@ -173,8 +182,11 @@ async def revoke(grant: Grant | None, server: OAuthServer) -> None:
 
 @asynccontextmanager
 async def _only_writer(binding: Binding) -> AsyncIterator[None]:
-    """Hold the binding's lock, a Prefect concurrency limit of one, across all machines."""
-    async with concurrency(
+    """Hold the binding's lock, a Prefect concurrency limit of one, across all machines.
+
+    Raises GrantMissingError where there is neither a lock nor a grant, and GrantLockedError.
+    """
+    lock = concurrency(
         _stored_name(binding),
         strict=True,
         timeout_seconds=LOCK_PATIENCE,
@@ -182,7 +194,16 @@ async def _only_writer(binding: Binding) -> AsyncIterator[None]:
         # A lease that cannot be renewed must not cancel a refresh half-way: the rotated token
         # would be lost with it.
         raise_on_lease_renewal_failure=False,
-    ):
+    )
+    async with AsyncExitStack() as held:
+        try:
+            await held.enter_async_context(lock)
+        except (ConcurrencySlotAcquisitionError, AcquireConcurrencySlotTimeoutError):
+            await _read(binding)
+            raise GrantLockedError(
+                f"The OAuth grant of {binding} is locked: if no other run is using it, look at the"
+                f" concurrency limit {_stored_name(binding)!r} in Prefect."
+            ) from None
         yield
 
 
@@ -196,38 +217,47 @@ async def _read(binding: Binding) -> tuple[Grant, UUID]:
             raise GrantMissingError(
                 f"No OAuth grant is stored for {binding}: configure it (again)."
             ) from None
-    return Grant.model_validate(document.data["value"]), document.id
+    try:
+        return Grant.model_validate_json(document.data["value"]), document.id
+    except ValidationError:
+        pass
+    # Raised out here, because a validation error holds what it could not read.
+    raise GrantMissingError(
+        f"What is stored as the OAuth grant of {binding} cannot be read: configure it again."
+    )
 
 
 async def _overwrite(binding: Binding, document_id: UUID, grant: Grant) -> None:
     update = BlockDocumentUpdate(data={"value": _to_json(grant)}, merge_existing_data=False)
-    with _no_token_in_errors(binding):
-        async with get_client() as client:
-            await client.update_block_document(document_id, update)
+    async with get_client() as client:
+        await _written(binding, client.update_block_document(document_id, update))
 
 
-@contextmanager
-def _no_token_in_errors(binding: Binding) -> Iterator[None]:
-    # What Prefect's API answers to a refused write may quote what was to be written.
+async def _written(binding: Binding, write: Awaitable[object]) -> None:
     try:
-        yield
+        await write
     except httpx.HTTPStatusError as error:
         status = error.response.status_code
-        raise GrantError(
-            f"Prefect refused to store the OAuth grant of {binding} with status {status}:"
-            " see the Prefect server's log, then configure it again."
-        ) from None
+    else:
+        return
+    # Raised out here, because Prefect's error holds the request and quotes it in its text.
+    raise GrantError(
+        f"Prefect refused to store the OAuth grant of {binding} with status {status}:"
+        " see the Prefect server's log, then configure it again."
+    )
 
 
 def _stored_name(binding: Binding) -> str:
     return f"grant-{binding.slug}"
 
 
-def _to_json(grant: Grant) -> dict[str, Any]:
-    # An object, never the bare token: Secret.get() would turn one of only digits into a number.
-    return {
+def _to_json(grant: Grant) -> str:
+    # Text, because Prefect shows the members of an object in clear, even those of a Secret block.
+    # Of an object, because Secret.get() would turn a bare token of only digits into a number.
+    members = {
         "refresh_token": grant.refresh_token.get_secret_value(),
         "access_token": grant.access_token and grant.access_token.get_secret_value(),
         "expires_at": grant.expires_at and grant.expires_at.isoformat(),
         "lost_because": grant.lost_because,
     }
+    return json.dumps(members)

@@ -3,6 +3,7 @@
 import asyncio
 import ipaddress
 import json
+import logging
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -142,3 +143,15 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _brief(record: logging.LogRecord) -> bool:
+    """Keep what httpcore logs at DEBUG to its first word.
+
+    The rest are the headers of replies, and servers repeat in them what they were sent.
+    """
+    record.msg = str(record.msg).partition(" ")[0]
+    return True
+
+
+logging.getLogger("httpcore.http11").addFilter(_brief)

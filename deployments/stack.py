@@ -82,9 +82,18 @@ class Stack:
         self._wait(part, lambda: _answers(f"{self.api_url}/health"))
         return part
 
-    def start_worker(self, name: str = "worker", kind: str = "batch-close") -> Part:
-        """Start a worker of the work pool; it needs no waiting for."""
-        command = ["prefect", "worker", "start", "--pool", WORK_POOL, "--type", kind]
+    def restart_server(self) -> Part:
+        """SIGKILL the Prefect server and start it again, on the same port and database."""
+        server = next(part for part in self.parts if part.name == "server")
+        server.kill()
+        self.parts.remove(server)
+        return self.start_server()
+
+    def start_worker(
+        self, name: str = "worker", kind: str = "batch-close", pool: str = WORK_POOL
+    ) -> Part:
+        """Start a worker of a work pool; it needs no waiting for."""
+        command = ["prefect", "worker", "start", "--pool", pool, "--type", kind]
         return self._start(name, [*command, "--name", name])
 
     def start_sandbox(self, *options: str) -> Part:
@@ -94,11 +103,15 @@ class Stack:
         self.sandbox_url = json.loads(part.log.read_text().splitlines()[0])["url"]
         return part
 
-    def run(self, *arguments: str, stdin: str | None = None) -> str:
-        """Run a Python module or program to its end against this installation; its output."""
+    def run(self, *arguments: str, stdin: str | None = None, cwd: Path | None = None) -> str:
+        """Run a Python module or program to its end against this installation; its output.
+
+        Raises StackError, with the output, if it does not end well.
+        """
         done = subprocess.run(  # noqa: S603
             _command(list(arguments)),
             env=self.environment,
+            cwd=cwd,
             input=stdin,
             capture_output=True,
             text=True,
@@ -115,7 +128,7 @@ class Stack:
 
     def _start(self, name: str, arguments: list[str]) -> Part:
         log = self.home / f"{name}.log"
-        with log.open("w") as output:
+        with log.open("a") as output:
             process = subprocess.Popen(  # noqa: S603
                 _command(arguments),
                 env=self.environment,
@@ -151,6 +164,9 @@ def stack(home: Path, **settings: str) -> Iterator[Stack]:
         "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
+        # With these, `prefect deployment run --watch` prints why a run failed.
+        "PREFECT_SERVER_LOGS_STREAM_OUT_ENABLED": "true",
+        "PREFECT_SERVER_LOGS_STREAM_PUBLISHING_ENABLED": "true",
         # Waits of seconds want a worker that looks every second, and no sooner than they end.
         "PREFECT_WORKER_QUERY_SECONDS": "1",
         "PREFECT_WORKER_PREFETCH_SECONDS": "1",

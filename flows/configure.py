@@ -192,8 +192,7 @@ async def _configure(
     try:
         await configure_schedule(binding, request)
     except Exception:
-        if replaced is None:
-            await _undo(binding)
+        await _undo(binding, replaced)
         raise
     outcome = await prepare_config_outcome(request)
     await complete_configured(binding, replaced)
@@ -216,6 +215,14 @@ async def _require_alive(binding: Binding, server: OAuthServer) -> None:
         return  # it cannot be told now; the first night will
 
 
-async def _undo(binding: Binding) -> None:
-    """Leave nothing behind that nobody would use: the grant of a schedule that does not stand."""
-    await grants.revoke(await grants.delete(binding), await systems.oauth_server())
+async def _undo(binding: Binding, replaced: Grant | None) -> None:
+    """Leave no grant behind that nobody would use.
+
+    Without an earlier schedule that is the new one. With one, the nights go on with the new grant,
+    and it is the replaced one.
+    """
+    server = await systems.oauth_server()
+    if replaced is None:
+        await grants.revoke(await grants.delete(binding), server)
+    elif server.revoke_replaced:
+        await grants.revoke(replaced, server)

@@ -104,7 +104,7 @@ async def record_batch_outcome(night: Night, outcome: LastBatch) -> None:
 @step
 async def scheduled_done(night: Night, outcome: LastBatch) -> None:
     """After the last night end the binding: schedule paused, grant forgotten and revoked."""
-    if not night.is_last:
+    if not await night.is_last():
         return
     await deployment.pause(night.binding)
     # A failed last night keeps its grant, so that somebody can still run it again.

@@ -98,10 +98,15 @@ class Night:
         outcome = self.context.outcome_of(self.occurrence)
         return outcome if outcome and outcome.status != "FAILED" else None
 
-    @property
-    def is_last(self) -> bool:
-        """Whether no further night is scheduled."""
-        return self.occurrence >= self.recurrence.last
+    async def is_last(self) -> bool:
+        """Whether no further night is scheduled, nor by a configuration that came meanwhile."""
+        if self.occurrence < self.recurrence.last:
+            return False
+        try:
+            latest = await _configured(self.binding)
+        except NotConfiguredError:
+            return True
+        return self.occurrence >= latest.recurrence.last
 
     @property
     def upstream_done_at(self) -> datetime:

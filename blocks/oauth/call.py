@@ -10,9 +10,9 @@ import httpx
 
 from blocks.http import Reply, send, shared_client
 from blocks.oauth.errors import OAuthError, TransientOAuthError
-from blocks.oauth.quoting import quotable
 from blocks.oauth.replies import Operation, judge
 from blocks.oauth.retries import Retries
+from blocks.quoting import quotable
 
 Read = TypeVar("Read")
 

@@ -19,7 +19,7 @@ from blocks.oauth.errors import (
     ServerUnavailableError,
     UnusableReplyError,
 )
-from blocks.oauth.quoting import quotable
+from blocks.quoting import quotable
 
 CLIENT_CODES = {
     "invalid_client",

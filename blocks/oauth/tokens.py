@@ -9,8 +9,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, SecretStr
 
 from blocks.http import NotJsonError, Reply
 from blocks.oauth.errors import NoRefreshTokenError
-from blocks.oauth.quoting import quotable
 from blocks.oauth.replies import EXCHANGE, REFRESH, unusable
+from blocks.quoting import quotable
 
 REFRESH_TOKEN_TYPE = "urn:ietf:params:oauth:token-type:refresh_token"  # noqa: S105 - a type's name
 LONGEST_LIFETIME = 366 * 24 * 3600.0

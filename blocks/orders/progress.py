@@ -6,7 +6,8 @@ from pydantic import SecretStr
 
 from blocks.http import Reply
 from blocks.orders.errors import OrdersUnavailableError
-from blocks.orders.words import explanations, quotable
+from blocks.orders.words import explanations
+from blocks.quoting import quotable
 
 
 @dataclass

@@ -1,17 +1,14 @@
-"""What a reply says in its own words: its explanations, and how far they may be repeated.
+"""What a reply says in its own words.
 
 There is no one error format: RFC 9457 has type, title and detail; others have error, code or
 message, flat or inside an error object.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from blocks.http import NotJsonError, Reply
-
-MAX_QUOTED_CHARACTERS = 200
-"""How much of a server's own words an error repeats: a sentence, not a page."""
 
 _EXPLAINING_FIELDS = ("error", "errorCode", "code", "type", "title", "reason", "detail", "message")
 
@@ -50,17 +47,6 @@ def explanations(reply: Reply) -> list[str]:
     """What the body says in its error fields."""
     words = (part.get(field) for part in _objects(reply) for field in _EXPLAINING_FIELDS)
     return list(dict.fromkeys(word for word in words if isinstance(word, str) and word))
-
-
-def quotable(text: str, secrets: Iterable[str]) -> str:
-    """The words made fit for a log: printable, without the secrets, and short.
-
-    The order matters: a secret cut in half would no longer be found.
-    """
-    printable = "".join(c if c.isprintable() else " " for c in text)
-    for secret in secrets:
-        printable = printable.replace(secret, "[token]")
-    return " ".join(printable.split())[:MAX_QUOTED_CHARACTERS]
 
 
 def _says(reply: Reply, pattern: str) -> bool:

@@ -5,26 +5,40 @@ from collections.abc import AsyncIterator, Iterator
 from uuid import uuid4
 
 import pytest
-from blocks.binding import Binding
-from deployments.demo import save_blocks
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import DeploymentUpdate
+from prefect.events.worker import EventsWorker
+from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
+
+from blocks import deployment
+from deployments.demo import create_work_pool, save_blocks
 from deployments.sandbox.client import SandboxClient
 from deployments.stack import Part, Stack, stack
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from tests.end_to_end.nights import Nights
 
 os.environ["BATCH_CLOSE_SHORTEST_INTERVAL"] = "PT5S"  # nights of seconds must be asked for
+
+SETTINGS = {
+    # A run becomes Late after this, instead of after 15 seconds: tests look at late runs.
+    "PREFECT_SERVER_SERVICES_LATE_RUNS_AFTER_SECONDS": "2",
+    "PREFECT_SERVER_SERVICES_LATE_RUNS_LOOP_SECONDS": "1",
+}
 
 
 @pytest.fixture(scope="package")
 async def installation(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
     """Server and sandbox, deployed and with the blocks saved; workers are each test's own."""
-    with stack(tmp_path_factory.mktemp("installation")) as running:
+    with stack(tmp_path_factory.mktemp("installation"), **SETTINGS) as running:
         running.start_sandbox()
         running.start_server()
-        with temporary_settings({PREFECT_API_URL: running.api_url}):
-            running.run("prefect", "work-pool", "create", "daily-orders", "--type", "batch-close")
+        here = {PREFECT_API_URL: running.api_url, PREFECT_LOGGING_TO_API_ENABLED: False}
+        with temporary_settings(here):
+            await create_work_pool()
             await save_blocks(running.sandbox_url)
             running.run("prefect", "--no-prompt", "deploy", "--all")
             yield running
+            # What this process has yet to report keeps it from exiting once the server is gone.
+            await EventsWorker.drain_all()
 
 
 @pytest.fixture
@@ -36,13 +50,28 @@ def worker(installation: Stack) -> Iterator[Part]:
 
 
 @pytest.fixture
-def sandbox(installation: Stack) -> Iterator[SandboxClient]:
-    with SandboxClient(installation.sandbox_url) as client:
-        yield client
-        client.clear_faults()
+async def template_put_back(installation: Stack) -> AsyncIterator[None]:  # noqa: ARG001
+    """Whatever a test deploys, the next one finds what prefect.yaml says."""
+    async with get_client() as client:
+        template = await deployment.read_template(client)
+        yield
+        kept = {name: getattr(template, name) for name in (*deployment.COPIED, "tags")}
+        await client.update_deployment(template.id, DeploymentUpdate(**kept))
 
 
 @pytest.fixture
-def binding() -> Binding:
-    """A binding that no other test uses."""
-    return Binding(f"tenant-{uuid4().hex[:8]}", "eod")
+def sandbox(installation: Stack) -> Iterator[SandboxClient]:
+    """The sandbox; whatever a test does, nothing may come early or twice."""
+    with SandboxClient(installation.sandbox_url) as client:
+        before = client.verdict()
+        yield client
+        client.clear_faults()
+        after = client.verdict()
+    for count in ("early", "double_close", "reuse"):
+        assert getattr(after, count) == getattr(before, count), count
+
+
+@pytest.fixture
+def nights(sandbox: SandboxClient) -> Nights:
+    """The nights of a binding that no other test uses."""
+    return Nights(sandbox)

@@ -1,31 +1,13 @@
 """Configured once, closed by the schedule."""
 
-import asyncio
-from datetime import timedelta
+import pytest
 
-from blocks import clock
-from blocks.binding import Binding
-from deployments import journeys
-from deployments.sandbox.client import SandboxClient
-from deployments.stack import Part
+from tests.end_to_end.nights import Nights, in_seconds
 
 
-async def test_a_first_run_five_seconds_ahead_is_not_missed(
-    worker: Part, sandbox: SandboxClient, binding: Binding
-) -> None:
-    first_run_at = (clock.now() + timedelta(seconds=5)).replace(microsecond=0)
-    await journeys.configure_batch(
-        {
-            "tenantId": binding.tenant_id,
-            "batchId": binding.batch_id,
-            "firstRunAt": first_run_at.isoformat(),
-            "interval": "PT1H",
-            "maxRuns": 1,
-            "upstreamWaitDuration": "PT1S",
-            "replicationDelayDuration": "PT1S",
-        },
-        sandbox.subject_token(binding.tenant_id),
-    )
-    async with asyncio.timeout(60):
-        while not sandbox.closes(binding.tenant_id, binding.batch_id):
-            await asyncio.sleep(0.2)
+@pytest.mark.usefixtures("worker")
+async def test_a_first_run_five_seconds_ahead_is_not_missed(nights: Nights) -> None:
+    await nights.configure(in_seconds(5))
+    await nights.reach("Completed")
+    (close,) = nights.closes()
+    assert [close.occurrence] == nights.planned

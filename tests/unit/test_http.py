@@ -1,4 +1,5 @@
 import asyncio
+import logging
 from datetime import UTC, datetime
 
 import httpx
@@ -61,6 +62,13 @@ async def test_a_reply_that_cannot_be_decoded_is_no_reply(route):
     )
     with pytest.raises(httpx.TransportError):
         await get()
+
+
+def test_no_header_of_a_reply_is_logged(caplog):
+    log = logging.getLogger("httpcore.http11")
+    with caplog.at_level(logging.DEBUG, log.name):
+        log.debug("receive_response_headers.complete return_value=[(b'location', b'/?a-token')]")
+    assert caplog.messages == ["receive_response_headers.complete"]
 
 
 async def test_a_redirect_is_not_followed(route):

@@ -532,7 +532,7 @@ async def test_neither_the_rejected_nor_the_fresh_token_shows(wire, operation):
     wire.tokens.prefix = CANARY
     echo = {"detail": f"{CANARY}-1 was no better than {CANARY}-2"}
     wire.answers(*[httpx.Response(401, json=echo)] * 2)
-    assert "([token] was no better than [token])" in str(await wire.fails(operation))
+    assert "([hidden] was no better than [hidden])" in str(await wire.fails(operation))
 
 
 def test_no_token_shows_in_a_block_and_no_block_can_hold_one():

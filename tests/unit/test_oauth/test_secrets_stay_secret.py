@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from blocks.oauth import OAuthError
-from blocks.oauth.quoting import quotable
+from blocks.quoting import quotable
 
 METHODS = ["client_secret_basic", "client_secret_post", "private_key_jwt"]
 

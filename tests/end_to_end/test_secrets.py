@@ -1,0 +1,510 @@
+"""After any run, no secret can be found anywhere but in Prefect's encrypted block documents.
+
+One installation lives through a success and every kind of failure, tenant by tenant, with all
+programs logging at DEBUG and every result persisted that may be. Then all that it left behind is
+searched for every token that the sandbox gave out and every credential that it was shown. Canaries
+that are planted on purpose, one in each place, show that the search would find them.
+"""
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
+from secrets import token_urlsafe
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from blocks import caller_token, clock, systems
+from blocks import context as contexts
+from blocks import grant as grants
+from blocks.binding import Binding
+from blocks.grant import Grant
+from blocks.oauth import OAuthServer
+from blocks.orders import OrdersApi
+from deployments import journeys
+from deployments.demo import create_work_pool
+from deployments.sandbox.client import SandboxClient
+from deployments.sandbox.serving import running_sandbox
+from deployments.sandbox.settings import SandboxSettings
+from deployments.sandbox.shapes import Fault
+from deployments.stack import Stack, stack
+from flows.admission import InvalidRequestError
+from flows.configure import configure
+from flows.contract import DailyOrdersBatchCloseConfigRequest
+from flows.daily_close import daily_close
+from joserfc.jwk import ECKey
+from prefect import flow, get_run_logger
+from prefect.artifacts import acreate_table_artifact
+from prefect.blocks.system import Secret
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import VariableCreate
+from prefect.client.schemas.filters import FlowFilter, FlowFilterName
+from prefect.client.schemas.objects import FlowRun
+from prefect.events import emit_event
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_HOME,
+    PREFECT_RESULTS_PERSIST_BY_DEFAULT,
+    temporary_settings,
+)
+from prefect.states import Failed
+from pydantic import SecretStr
+
+from tests.end_to_end.leaks import (
+    Leak,
+    ProcessWatch,
+    api_of,
+    everything_logged,
+    files_of,
+    log_everything,
+    search,
+    told_by,
+    traces,
+)
+
+BATCH = "eod"
+LEAD = timedelta(seconds=15)
+"""From asking for a configuration to its night: long enough on a busy machine."""
+
+LOUD = {
+    "PREFECT_DEBUG_MODE": "true",
+    "PREFECT_LOGGING_LEVEL": "DEBUG",
+    "PREFECT_SERVER_LOGGING_LEVEL": "DEBUG",
+    "PREFECT_INTERNAL_LOGGING_LEVEL": "DEBUG",
+    "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "true",
+}
+
+QUOTING = {
+    "ok": False,
+    "error": "access_denied",
+    "error_description": "{half} or {token}: {authorization}",
+    "message": "{half} or {token}: {authorization}",
+    "detail": {"message": "{token}", "reason": "{authorization}"},
+}
+"""What a careless server answers: it repeats what it was sent."""
+
+
+def canary() -> str:
+    """Something that looks like a token."""
+    return f"at-{token_urlsafe(24)}"
+
+
+def quoting(endpoint: str, status: int, *, count: int = 1, **body: object) -> Fault:
+    """A reply with this status that quotes the secrets of the request in its body and headers."""
+    headers = {
+        "Location": "http://elsewhere.invalid/?{token}",
+        "WWW-Authenticate": 'Bearer error="invalid_token", error_description="{token}"',
+    }
+    body = QUOTING | body
+    return Fault(
+        endpoint=endpoint, kind="echo", status=status, count=count, body=body, headers=headers
+    )
+
+
+def spoilt(endpoint: str, kind: str, *, count: int = 1) -> Fault:
+    """A reply that is spoilt after the work was done, so that tokens are in it."""
+    return Fault(endpoint=endpoint, kind=kind, count=count)
+
+
+@dataclass(frozen=True)
+class Course:
+    """What one tenant meets, and where that ends."""
+
+    tenant: str
+    faults: Sequence[Fault]
+    ends: str
+    """How the night ends (LastBatch.status), or UNCONFIGURED where there will be none."""
+    because: str = ""
+
+
+COURSES = [
+    Course("good", [], "CLOSED"),
+    Course("by-command-line", [], "CLOSED"),
+    Course(
+        "bumpy",  # and configured twice
+        [
+            spoilt("token.exchange", "reset_after"),
+            spoilt("token.refresh", "no_refresh_token"),
+            quoting("revoke", 400, count=2),
+        ],
+        "CLOSED",
+    ),
+    Course("exchange-refused", [quoting("token.exchange", 400)], "UNCONFIGURED", "access_denied"),
+    Course(
+        "client-refused",
+        [quoting("token.exchange", 401, error="invalid_client")],
+        "UNCONFIGURED",
+        "refuses this client",
+    ),
+    Course("exchange-redirected", [quoting("token.exchange", 307)], "UNCONFIGURED", "redirect"),
+    Course(
+        "exchange-without-refresh-token",
+        [spoilt("token.exchange", "no_refresh_token")],
+        "UNCONFIGURED",
+        "no refresh token",
+    ),
+    Course(
+        "exchange-truncated",
+        [spoilt("token.exchange", "truncated")],
+        "UNCONFIGURED",
+        "cannot be used",
+    ),
+    Course(
+        "exchange-lost",
+        [
+            quoting("token.exchange", 500),
+            spoilt("token.exchange", "huge"),
+            spoilt("token.exchange", "cut_body"),
+        ],
+        "UNCONFIGURED",
+        "no usable reply",
+    ),
+    Course("refresh-refused", [quoting("token.refresh", 400)], "FAILED", "the grant is lost"),
+    Course(
+        "refresh-lost",
+        [
+            spoilt("token.refresh", "truncated"),
+            spoilt("token.refresh", "huge"),
+            quoting("token.refresh", 503),
+        ],
+        "FAILED",
+        "no usable reply",
+    ),
+    Course(
+        "orders-403",
+        [
+            quoting("orders.prepareSnapshot", 401),
+            quoting("orders.prepareSnapshot", 500),
+            quoting("orders.prepareSnapshot", 403),
+        ],
+        "FAILED",
+        "403",
+    ),
+    Course("orders-401", [quoting("orders.close", 401, count=2)], "FAILED", "401"),
+    Course("orders-500", [quoting("orders.close", 500, count=2)], "FAILED", "500"),
+    Course("orders-409", [quoting("orders.close", 409)], "FAILED", "409"),
+    Course("orders-307", [quoting("orders.close", 307)], "FAILED", "307"),
+    Course("orders-not-ok", [quoting("orders.close", 200)], "FAILED", "not ok"),
+]
+
+
+@dataclass
+class Stage:
+    """The installation with what it went through."""
+
+    installation: Stack
+    sandbox: SandboxClient
+    credentials: list[str]
+    ends: dict[str, tuple[str, str]] = field(default_factory=dict)
+    told: dict[str, bytes] = field(default_factory=dict)
+    """What errors told, and the logs of this process."""
+    planted: dict[str, str] = field(default_factory=dict)
+    """Canaries by the place in which the search must find them."""
+    places: dict[str, bytes] = field(default_factory=dict)
+
+    @property
+    def secrets(self) -> list[str]:
+        """Everything that must not be found."""
+        return [*self.sandbox.secrets(), *self.credentials]
+
+
+@pytest.fixture(scope="module")
+async def stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
+    """All that happens; the tests look at what it left behind."""
+    home = tmp_path_factory.mktemp("secrets")
+    (home / "tmp").mkdir()
+    word = canary()
+    client_secret = f"""a {word} %+:&'"é\\/="""
+    key = ECKey.generate_key("P-256")
+    settings = SandboxSettings(client_secret=client_secret, client_public_jwk=key.as_dict(False))
+    log_everything(home / "logging.yml")
+    here = {
+        PREFECT_HOME: home,
+        PREFECT_RESULTS_PERSIST_BY_DEFAULT: True,
+    }
+    watch = ProcessWatch()
+    watch.start()
+    with (
+        running_sandbox(settings) as sandbox_url,
+        SandboxClient(sandbox_url) as sandbox,
+        stack(home, TMPDIR=str(home / "tmp"), **LOUD) as installation,
+    ):
+        installation.start_server()
+        with (
+            temporary_settings({PREFECT_API_URL: installation.api_url, **here}),
+            everything_logged() as log,
+        ):
+            credentials = [client_secret, word, str(key.as_dict(True)["d"])]
+            stage = Stage(installation, sandbox, credentials)
+            server = OAuthServer(
+                issuer=sandbox_url, client_id=settings.client_id, client_secret=client_secret
+            )
+            await _live(stage, server, key)
+            await _plant(stage)
+            await asyncio.sleep(2)  # for the logs and events that Prefect sends in the background
+            say("planted")
+            stage.told["log of this process"] = log.getvalue().encode()
+        stage.places = {
+            **files_of(installation),
+            **api_of(installation),
+            **watch.seen(),
+            **stage.told,
+        }
+        watch.end()
+        say("gathered")
+        yield stage
+
+
+def say(what):
+    import time
+    print("TIME", time.strftime("%T"), what, file=sys.__stderr__, flush=True)
+
+
+async def _live(stage: Stage, server: OAuthServer, key: ECKey) -> None:
+    """Configure every tenant, then let every night happen."""
+    installation = stage.installation
+    say("server up")
+    await create_work_pool()
+    await server.asave(systems.DOCUMENT)
+    await OrdersApi(base_url=server.issuer, max_attempts=2).asave(systems.DOCUMENT)
+    await asyncio.to_thread(installation.run, "prefect", "--no-prompt", "deploy", "--all")
+    for course in COURSES:
+        for fault in course.faults:
+            stage.sandbox.fault(**fault.model_dump() | {"tenant_id": course.tenant})
+    say("configuring")
+    await _configure(stage)
+    # The nights authenticate with signed assertions, the configurations did with the secret.
+    signing = {"token_endpoint_auth_method": "private_key_jwt", "signing_algorithm": "ES256"}
+    private_key = SecretStr(json.dumps(key.as_dict(private=True)))
+    await server.model_copy(update=signing | {"private_key": private_key}).asave(
+        systems.DOCUMENT, overwrite=True
+    )
+    say("configured")
+    await _let_prefect_refuse(stage)
+    say("refused")
+    await _nights(stage)
+    say("nights")
+
+
+async def _configure(stage: Stage) -> None:
+    await _configure_by_command_line(stage, "by-command-line")
+    say("cli")
+    stage.installation.start_worker()
+    a_few = asyncio.Semaphore(3)
+    async with asyncio.TaskGroup() as tenants:
+        for course in COURSES:
+            if course.tenant != "by-command-line":
+                tenants.create_task(_configure_one(stage, course.tenant, a_few))
+
+
+async def _configure_one(stage: Stage, tenant: str, a_few: asyncio.Semaphore) -> None:
+    async with a_few:
+        try:
+            for _ in range(2 if tenant == "bumpy" else 1):
+                token = stage.sandbox.subject_token(tenant)
+                await journeys.configure_batch(_request(tenant, clock.now() + LEAD), token)
+        except journeys.JourneyFailedError as error:
+            stage.ends[tenant] = ("UNCONFIGURED", str(error))
+            stage.told[f"error of {tenant}"] = told_by(error)
+
+
+async def _configure_by_command_line(stage: Stage, tenant: str) -> None:
+    """Hand the token over on standard input and start the flow, as the README says."""
+    run = partial(asyncio.to_thread, stage.installation.run)
+    token = stage.sandbox.subject_token(tenant)
+    await run("-m", "deployments.hand_over", "my-token", stdin=f"{token}\n")
+    parameters = {
+        "tenant_id": tenant,
+        "batch_id": BATCH,
+        "first_run_at": (clock.now() + 2 * LEAD).isoformat(timespec="seconds"),
+        "interval": "PT1H",
+        "max_runs": 1,
+        "upstream_wait_duration": "PT1S",
+        "replication_delay_duration": "PT1S",
+        "access_token_block": "my-token",
+    }
+    command = ("prefect", "deployment", "run", journeys.DEPLOYMENT)
+    await run(*command, "--params", json.dumps(parameters))
+
+
+async def _nights(stage: Stage) -> None:
+    """Wait until every configured tenant's night has ended; note how."""
+    to_come = [course.tenant for course in COURSES if course.tenant not in stage.ends]
+    await _final("daily-close", len(to_come) + 1)  # one night ran in this process
+    for tenant in to_come:
+        last = (await contexts.load(Binding(tenant, BATCH))).last_batch
+        assert last, tenant
+        stage.ends[tenant] = (last.status, last.reason or "")
+
+
+async def _final(flow_name: str, count: int) -> list[FlowRun]:
+    wanted = FlowFilter(name=FlowFilterName(any_=[flow_name]))
+    async with asyncio.timeout(90), get_client() as client:
+        while True:
+            runs = await client.read_flow_runs(flow_filter=wanted, limit=200)
+            if sum(run.state is not None and run.state.is_final() for run in runs) >= count:
+                return runs
+            await asyncio.sleep(1)
+
+
+def _request(tenant: str, first_run_at: datetime) -> dict[str, Any]:
+    return {
+        "tenantId": tenant,
+        "batchId": BATCH,
+        "firstRunAt": first_run_at.isoformat(timespec="seconds"),
+        "interval": "PT1H",
+        "maxRuns": 1,
+        "upstreamWaitDuration": "PT5S" if tenant == "good" else "PT1S",
+        "replicationDelayDuration": "PT1S",
+    }
+
+
+async def _let_prefect_refuse(stage: Stage) -> None:
+    """Prefect's API refuses every block that holds a token, quoting what it was sent."""
+    token, binding = stage.sandbox.subject_token("refused"), Binding("refused", BATCH)
+    block = await caller_token.hand_over(SecretStr(token))
+    server = await systems.oauth_server()
+    tokens = await server.exchange(SecretStr(token), tenant_id="refused")
+    await grants.store(binding, Grant.from_exchange(tokens))
+    await Secret(value={"refresh": canary_of(stage)}).asave(f"grant-{Binding('odd', BATCH).slug}")
+    began = clock.now() - timedelta(minutes=1)
+    request = DailyOrdersBatchCloseConfigRequest.model_validate(_request("refused", began))
+    with _blocks_refused():
+        state = await configure(
+            tenant_id="refused",
+            batch_id=f"{BATCH}-2",
+            first_run_at=(clock.now() + timedelta(hours=1)).isoformat(timespec="seconds"),
+            interval="PT1H",
+            max_runs=1,
+            access_token_block=block,
+            return_state=True,
+        )
+        stage.ends["configure"] = (state.name, state.message)
+        state = await daily_close("refused", BATCH, request, return_state=True)
+        stage.ends["daily-close"] = (state.name, state.message)
+        for name, refused in {
+            "hand_over": caller_token.hand_over(SecretStr(token)),
+            "store": grants.store(binding, Grant.from_exchange(tokens)),
+            "load": grants.load(Binding("odd", BATCH)),
+        }.items():
+            with pytest.raises(Exception) as caught:  # noqa: PT011, PT012
+                await refused
+            stage.told[f"error of {name}"] = told_by(caught.value)
+
+
+def canary_of(stage: Stage) -> str:
+    """A new secret that must not be found."""
+    stage.credentials.append(canary())
+    return stage.credentials[-1]
+
+
+@contextmanager
+def _blocks_refused() -> Iterator[None]:
+    send = httpx.AsyncClient.send
+
+    async def refuse(
+        client: httpx.AsyncClient, request: httpx.Request, **options: Any
+    ) -> httpx.Response:
+        path = urlsplit(str(request.url)).path
+        if "/block_documents/" not in path or request.method not in {"POST", "PATCH"}:
+            return await send(client, request, **options)
+        body = json.loads(request.content)
+        quoted = {"exception_message": "Invalid request received.", "request_body": body}
+        return httpx.Response(422, json=quoted, request=request)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(httpx.AsyncClient, "send", refuse)
+        yield
+
+
+async def _plant(stage: Stage) -> None:
+    """Leave a canary in each of the places."""
+    planted, installation = stage.planted, stage.installation
+
+    def plant(place: str) -> str:
+        planted[place] = canary()
+        return planted[place]
+
+    @flow(persist_result=True)
+    async def careless(**parameter: str) -> object:  # noqa: ARG001
+        logger = get_run_logger()
+        logger.debug("Got %s", plant("API logs"))
+        emit_event(event="careless", resource={"prefect.resource.id": plant("API events")})
+        await acreate_table_artifact(table=[{"token": plant("API artifacts")}], key="careless")
+        return {"token": SecretStr(plant("file storage/"))}
+
+    @flow
+    async def failing() -> object:
+        return Failed(message=plant("API states"))
+
+    await careless(token=plant("API flow_runs"))
+    await failing(return_state=True)
+    async with get_client() as client:
+        await client.create_variable(VariableCreate(name="careless", value=plant("API variables")))
+        await client.request("GET", "/health", params={"token": plant("file server.log")})
+    careless_url = f"https://orders.example/{plant('API block_documents')}"
+    await OrdersApi(base_url=careless_url).asave("careless")
+    (installation.home / "tmp" / "careless").write_text(plant("file tmp/"))
+    planted["database"] = planted["API variables"]
+    planted["file prefect.db"] = planted["API logs"]
+    program = [sys.executable, "-c", "import time; time.sleep(1)", plant("process cmdline")]
+    await asyncio.to_thread(
+        subprocess.run, program, env={"TOKEN": plant("process environ")}, check=True
+    )
+    try:
+        try:
+            raise ValueError(plant("error"))
+        except ValueError:
+            raise RuntimeError from None
+    except RuntimeError as error:
+        stage.told["error on purpose"] = told_by(error)
+
+
+def test_no_secret_is_found_anywhere(stage: Stage) -> None:
+    kinds = {secret[:3] for secret in stage.secrets}
+    assert {"at-", "rt-", "st-", "eyJ"} <= kinds, "not every kind of secret has been in use"
+    leaks = search(stage.places, stage.secrets)
+    # One of each is enough to see what leaks; there may be thousands.
+    assert not leaks, "\n\n".join(map(str, {leak.place: leak for leak in leaks}.values()))
+
+
+@pytest.mark.parametrize("course", COURSES, ids=lambda course: course.tenant)
+def test_every_tenant_meets_what_was_in_store(stage: Stage, course: Course) -> None:
+    status, reason = stage.ends[course.tenant]
+    assert (status, course.because in reason) == (course.ends, True), reason
+    played = [event.fault for event in stage.sandbox.events() if event.tenant_id == course.tenant]
+    assert played.count("echo") == sum(f.count for f in course.faults if f.kind == "echo")
+    assert {fault.kind for fault in course.faults} <= set(played)
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "API artifacts",
+        "API block_documents",
+        "API events",
+        "API flow_runs",
+        "API logs",
+        "API states",
+        "API variables",
+        "database",
+        "error",
+        "file prefect.db",
+        "file server.log",
+        "file storage/",
+        "file tmp/",
+        "process cmdline",
+        "process environ",
+    ],
+)
+def test_a_secret_left_on_purpose_is_found(stage: Stage, place: str) -> None:
+    leaks = search(stage.places, [stage.planted[place]])
+    assert any(leak.place.startswith(place) for leak in leaks)
