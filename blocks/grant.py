@@ -13,6 +13,7 @@ from typing import Any, Self
 from uuid import UUID
 
 import httpx
+from anyio import CancelScope
 from prefect.blocks.system import Secret
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import BlockDocumentUpdate
@@ -122,12 +123,14 @@ async def refresh(
             return grant
         if grant.lost_because:
             raise GrantLostError(grant.lost_because)
-        try:
-            fresh = grant.rotated(await server.refresh(grant.refresh_token))
-        except GrantLostError as lost:
-            await _overwrite(binding, document_id, grant.lost(str(lost)))
-            raise
-        await _overwrite(binding, document_id, fresh)
+        # A worker that is told to stop in between would take the rotated token with it.
+        with CancelScope(shield=True):
+            try:
+                fresh = grant.rotated(await server.refresh(grant.refresh_token))
+            except GrantLostError as lost:
+                await _overwrite(binding, document_id, grant.lost(str(lost)))
+                raise
+            await _overwrite(binding, document_id, fresh)
         return fresh
 
 
