@@ -6,8 +6,9 @@ a time across all machines, and the rotated token is stored before anything is d
 token that came with it.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Any, Self
 from uuid import UUID
@@ -29,11 +30,17 @@ from blocks.oauth import GrantLostError, OAuthError, OAuthServer, Tokens
 LOCK_SECONDS = 60.0
 """How long a holder that died keeps the lock; a live holder renews it. Prefect allows no less."""
 
+STORE_PAUSES = (0.5, 1, 2, 4, 8, *[15] * 80)
+"""Seconds between attempts to store a rotated token: about twenty minutes in all."""
+
 LOCK_PATIENCE = 180.0
 """How long to wait for another holder, seconds: longer than a dead one can keep the lock."""
 
 ENOUGH_LIFE = timedelta(seconds=2)
 """An access token with less life left than this may expire on its way to the Orders API."""
+
+
+logger = get_logger("grant")
 
 
 class GrantError(Exception):
@@ -52,11 +59,13 @@ class Grant(BaseModel):
     refresh_token: SecretStr
     access_token: SecretStr | None = None
     expires_at: datetime | None = None
+    journey_id: str | None = None
+    """The configure run that obtained this grant: it does not exchange again after a crash."""
     lost_because: str | None = None
     """Why the server refused the refresh token for good; it is not sent again then."""
 
     @classmethod
-    def from_exchange(cls, tokens: Tokens) -> Self:
+    def from_exchange(cls, tokens: Tokens, *, journey_id: str | None = None) -> Self:
         """The grant that an exchange gave; OAuthServer.exchange never returns one without."""
         if tokens.refresh_token is None:
             raise GrantError("The exchange gave no refresh token: none would outlive the caller.")
@@ -64,6 +73,7 @@ class Grant(BaseModel):
             refresh_token=tokens.refresh_token,
             access_token=tokens.access_token,
             expires_at=tokens.expires_at,
+            journey_id=journey_id,
         )
 
     def usable_access_token(self, now: datetime) -> SecretStr | None:
@@ -92,6 +102,14 @@ async def load(binding: Binding) -> Grant:
     return grant
 
 
+async def journey_of(binding: Binding) -> str | None:
+    """The configure run that obtained the stored grant, if there is one."""
+    try:
+        return (await load(binding)).journey_id
+    except GrantMissingError:
+        return None
+
+
 async def store(binding: Binding, grant: Grant) -> Grant | None:
     """Store a newly exchanged grant and return the one that it replaces, if any."""
     async with get_client() as client:
@@ -101,9 +119,14 @@ async def store(binding: Binding, grant: Grant) -> Grant | None:
             replaced = await load(binding)
         except GrantMissingError:
             replaced = None
-        with _no_token_in_errors(binding):
+        try:
             await Secret(value=_to_json(grant)).asave(_stored_name(binding), overwrite=True)
-    return replaced
+        except httpx.HTTPStatusError as error:
+            trouble = httpx.TransportError(_name(error))
+        else:
+            return replaced
+    # Raised out here it is not chained to Prefect's own error, which may quote the token.
+    raise trouble
 
 
 async def refresh(
@@ -171,22 +194,26 @@ async def revoke(grant: Grant | None, server: OAuthServer) -> None:
         await server.revoke(grant.refresh_token)
     except OAuthError as error:
         # The token is forgotten here either way; it dies at the server when its life is over.
-        get_logger("grant").warning("The grant was not revoked: %s", error)
+        logger.warning("The grant was not revoked: %s", error)
 
 
 @asynccontextmanager
 async def _only_writer(binding: Binding) -> AsyncIterator[None]:
     """Hold the binding's lock, a Prefect concurrency limit of one, across all machines."""
-    async with concurrency(
-        _stored_name(binding),
-        strict=True,
-        timeout_seconds=LOCK_PATIENCE,
-        lease_duration=LOCK_SECONDS,
-        # A lease that cannot be renewed must not cancel a refresh half-way: the rotated token
-        # would be lost with it.
-        raise_on_lease_renewal_failure=False,
-    ):
-        yield
+    try:
+        async with concurrency(
+            _stored_name(binding),
+            strict=True,
+            timeout_seconds=LOCK_PATIENCE,
+            lease_duration=LOCK_SECONDS,
+            # A lease that cannot be renewed must not cancel a refresh half-way: the rotated token
+            # would be lost with it.
+            raise_on_lease_renewal_failure=False,
+        ):
+            yield
+    except ConcurrencySlotAcquisitionError:
+        await load(binding)  # where there is no grant there is no lock either
+        raise
 
 
 async def _read(binding: Binding) -> tuple[Grant, UUID]:
@@ -203,23 +230,28 @@ async def _read(binding: Binding) -> tuple[Grant, UUID]:
 
 
 async def _overwrite(binding: Binding, document_id: UUID, grant: Grant) -> None:
+    """Store the grant, for as long as Prefect's API may be away: its only copy is in memory."""
     update = BlockDocumentUpdate(data={"value": _to_json(grant)}, merge_existing_data=False)
-    with _no_token_in_errors(binding):
-        async with get_client() as client:
-            await client.update_block_document(document_id, update)
+    for pause in STORE_PAUSES:
+        try:
+            async with get_client() as client:
+                await client.update_block_document(document_id, update)
+        except httpx.HTTPError as error:
+            logger.warning("The grant of %s is not stored yet: %s", binding, _name(error))
+            await asyncio.sleep(pause)
+        else:
+            return
+    raise GrantError(
+        f"Prefect did not store the refreshed OAuth grant of {binding} in time: configure it again."
+    )
 
 
-@contextmanager
-def _no_token_in_errors(binding: Binding) -> Iterator[None]:
-    # What Prefect's API answers to a refused write may quote what was to be written.
-    try:
-        yield
-    except httpx.HTTPStatusError as error:
-        status = error.response.status_code
-        raise GrantError(
-            f"Prefect refused to store the OAuth grant of {binding} with status {status}:"
-            " see the Prefect server's log, then configure it again."
-        ) from None
+def _name(error: httpx.HTTPError) -> str:
+    # What Prefect's API answers to a refused write may quote what was to be written: no more than
+    # its status is shown.
+    if isinstance(error, httpx.HTTPStatusError):
+        return f"Prefect answers {error.response.status_code}"
+    return f"Prefect is not reached ({type(error).__name__})"
 
 
 def _stored_name(binding: Binding) -> str:
@@ -232,5 +264,6 @@ def _to_json(grant: Grant) -> dict[str, Any]:
         "refresh_token": grant.refresh_token.get_secret_value(),
         "access_token": grant.access_token and grant.access_token.get_secret_value(),
         "expires_at": grant.expires_at and grant.expires_at.isoformat(),
+        "journey_id": grant.journey_id,
         "lost_because": grant.lost_because,
     }

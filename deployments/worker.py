@@ -16,7 +16,7 @@ import anyio
 import anyio.abc
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.exceptions import Abort, Pause
 from prefect.flow_engine import run_flow_async
 from prefect.flows import Flow, load_flow_from_flow_run
@@ -96,14 +96,17 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BatchClos
     async def _propose_pending_state(self, flow_run: FlowRun) -> bool:
         # The state itself says who took the run: should this process die, others can tell.
         try:
-            taken = Pending(message=f"Taken by {self._me}")
+            taken: State[None] = Pending(message=f"Taken by {self._me}")
             state = await propose_state(self.client, taken, flow_run_id=flow_run.id)
         except Abort:
             return False
         return state.is_pending()
 
     async def _give_worker_labels_to_flow_run(self, flow_run_id: UUID) -> None:
-        labels = {"prefect.worker.name": self.name, OWNER_LABEL: str(self._me)}
+        labels: dict[str, bool | int | float | str] = {
+            "prefect.worker.name": self.name,
+            OWNER_LABEL: str(self._me),
+        }
         await self.client.update_flow_run_labels(flow_run_id, labels)
 
     async def _load(self, flow_run: FlowRun) -> Flow[..., Any]:
