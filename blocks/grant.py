@@ -6,14 +6,16 @@ a time across all machines, and the rotated token is stored before anything is d
 token that came with it.
 """
 
+import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Self
 from uuid import UUID
 
 import httpx
+from anyio import CancelScope
 from prefect.blocks.system import Secret
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import BlockDocumentUpdate
@@ -33,11 +35,17 @@ from blocks.oauth import GrantLostError, OAuthError, OAuthServer, Tokens
 LOCK_SECONDS = 60.0
 """How long a holder that died keeps the lock; a live holder renews it. Prefect allows no less."""
 
+STORE_PAUSES = (0.5, 1, 2, 4, 8, *[15] * 80)
+"""Seconds between attempts to store a rotated token: about twenty minutes in all."""
+
 LOCK_PATIENCE = 180.0
 """How long to wait for another holder, seconds: longer than a dead one can keep the lock."""
 
 ENOUGH_LIFE = timedelta(seconds=2)
 """An access token with less life left than this may expire on its way to the Orders API."""
+
+
+logger = get_logger("grant")
 
 
 class GrantError(Exception):
@@ -48,8 +56,8 @@ class GrantMissingError(GrantError):
     """No grant is stored for this binding."""
 
 
-class GrantLockedError(GrantError):
-    """This run cannot become the grant's only writer."""
+class GrantLockedError(Exception):
+    """This run cannot become the grant's only writer now; it may try again."""
 
 
 class Grant(BaseModel):
@@ -60,11 +68,13 @@ class Grant(BaseModel):
     refresh_token: SecretStr
     access_token: SecretStr | None = None
     expires_at: datetime | None = None
+    journey_id: str | None = None
+    """The configure run that obtained this grant: it does not exchange again after a crash."""
     lost_because: str | None = None
     """Why the server refused the refresh token for good; it is not sent again then."""
 
     @classmethod
-    def from_exchange(cls, tokens: Tokens) -> Self:
+    def from_exchange(cls, tokens: Tokens, *, journey_id: str | None = None) -> Self:
         """The grant that an exchange gave; OAuthServer.exchange never returns one without."""
         if tokens.refresh_token is None:
             raise GrantError("The exchange gave no refresh token: none would outlive the caller.")
@@ -72,6 +82,7 @@ class Grant(BaseModel):
             refresh_token=tokens.refresh_token,
             access_token=tokens.access_token,
             expires_at=tokens.expires_at,
+            journey_id=journey_id,
         )
 
     def usable_access_token(self, now: datetime) -> SecretStr | None:
@@ -100,6 +111,14 @@ async def load(binding: Binding) -> Grant:
     return grant
 
 
+async def journey_of(binding: Binding) -> str | None:
+    """The configure run that obtained the stored grant, if there is one."""
+    try:
+        return (await load(binding)).journey_id
+    except GrantMissingError:
+        return None
+
+
 async def store(binding: Binding, grant: Grant) -> Grant | None:
     """Store a newly exchanged grant and return the one that it replaces, if any."""
     async with get_client() as client:
@@ -109,9 +128,15 @@ async def store(binding: Binding, grant: Grant) -> Grant | None:
             replaced = await load(binding)
         except GrantMissingError:
             replaced = None
-        block: Secret[str] = Secret(value=_to_json(grant))
-        await _written(binding, block.asave(_stored_name(binding), overwrite=True))
-    return replaced
+        try:
+            block: Secret[str] = Secret(value=_to_json(grant))
+            await block.asave(_stored_name(binding), overwrite=True)
+        except httpx.HTTPStatusError as error:
+            trouble = httpx.TransportError(_trouble(error))
+        else:
+            return replaced
+    # Raised out here, because Prefect's error holds the request and quotes it in its text.
+    raise trouble
 
 
 async def refresh(
@@ -131,12 +156,14 @@ async def refresh(
             return grant
         if grant.lost_because:
             raise GrantLostError(grant.lost_because)
-        try:
-            fresh = grant.rotated(await server.refresh(grant.refresh_token))
-        except GrantLostError as lost:
-            await _overwrite(binding, document_id, grant.lost(str(lost)))
-            raise
-        await _overwrite(binding, document_id, fresh)
+        # A worker that is told to stop in between would take the rotated token with it.
+        with CancelScope(shield=True):
+            try:
+                fresh = grant.rotated(await server.refresh(grant.refresh_token))
+            except GrantLostError as lost:
+                await _overwrite(binding, document_id, grant.lost(str(lost)))
+                raise
+            await _overwrite(binding, document_id, fresh)
         return fresh
 
 
@@ -177,7 +204,7 @@ async def revoke(grant: Grant | None, server: OAuthServer) -> None:
         await server.revoke(grant.refresh_token)
     except OAuthError as error:
         # The token is forgotten here either way; it dies at the server when its life is over.
-        get_logger("grant").warning("The grant was not revoked: %s", error)
+        logger.warning("The grant was not revoked: %s", error)
 
 
 @asynccontextmanager
@@ -228,23 +255,28 @@ async def _read(binding: Binding) -> tuple[Grant, UUID]:
 
 
 async def _overwrite(binding: Binding, document_id: UUID, grant: Grant) -> None:
+    """Store the grant, for as long as Prefect's API may be away: its only copy is in memory."""
     update = BlockDocumentUpdate(data={"value": _to_json(grant)}, merge_existing_data=False)
-    async with get_client() as client:
-        await _written(binding, client.update_block_document(document_id, update))
-
-
-async def _written(binding: Binding, write: Awaitable[object]) -> None:
-    try:
-        await write
-    except httpx.HTTPStatusError as error:
-        status = error.response.status_code
-    else:
-        return
-    # Raised out here, because Prefect's error holds the request and quotes it in its text.
+    for pause in STORE_PAUSES:
+        try:
+            async with get_client() as client:
+                await client.update_block_document(document_id, update)
+        except httpx.HTTPError as error:
+            logger.warning("The grant of %s is not stored yet: %s", binding, _trouble(error))
+            await asyncio.sleep(pause)
+        else:
+            return
     raise GrantError(
-        f"Prefect refused to store the OAuth grant of {binding} with status {status}:"
-        " see the Prefect server's log, then configure it again."
+        f"Prefect did not store the refreshed OAuth grant of {binding} in time: configure it again."
     )
+
+
+def _trouble(error: httpx.HTTPError) -> str:
+    # What Prefect's API answers to a refused write may quote what was to be written: no more than
+    # its status is shown.
+    if isinstance(error, httpx.HTTPStatusError):
+        return f"Prefect answers {error.response.status_code}"
+    return f"Prefect is not reached ({type(error).__name__})"
 
 
 def _stored_name(binding: Binding) -> str:
@@ -258,6 +290,7 @@ def _to_json(grant: Grant) -> str:
         "refresh_token": grant.refresh_token.get_secret_value(),
         "access_token": grant.access_token and grant.access_token.get_secret_value(),
         "expires_at": grant.expires_at and grant.expires_at.isoformat(),
+        "journey_id": grant.journey_id,
         "lost_because": grant.lost_because,
     }
     return json.dumps(members)

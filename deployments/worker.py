@@ -2,19 +2,26 @@
 
 The stock process worker starts a Python process for every piece of every run: seconds and 100 MB
 each, for flows that mostly wait. This one imports each flow once and runs many at a time in one
-event loop, never more than its limit. Start it like any other:
+event loop, never more than its limit. It also finds the runs that a dead worker left behind. Start
+it like any other:
 
     prefect worker start --pool daily-orders --type batch-close
 """
 
+import asyncio
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
+import anyio
 import anyio.abc
-from prefect.client.schemas.objects import FlowRun
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.exceptions import Abort, Pause
 from prefect.flow_engine import run_flow_async
 from prefect.flows import Flow, load_flow_from_flow_run
+from prefect.states import Pending
+from prefect.utilities.engine import propose_state
 from prefect.workers.base import (
     BaseJobConfiguration,
     BaseVariables,
@@ -22,8 +29,13 @@ from prefect.workers.base import (
     BaseWorkerResult,
 )
 
+from deployments.recovery import OWNER_LABEL, Owner, give_back, recover
+
 RUNS_AT_ONCE = 16
 """Unless `--limit` says otherwise. Many more at once only drown the Prefect API's database."""
+
+HEARTBEAT_SECONDS = 10
+"""How often a worker says that it lives, and looks for the runs of workers that do not."""
 
 
 class BatchCloseResult(BaseWorkerResult):
@@ -40,8 +52,26 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BatchClos
     _display_name = "Batch close"
 
     def __init__(self, work_pool_name: str, *, limit: int | None = None, **options: Any) -> None:
+        options["heartbeat_interval_seconds"] = HEARTBEAT_SECONDS
         super().__init__(work_pool_name, limit=limit or RUNS_AT_ONCE, **options)
+        self._me = Owner(self.name, uuid4().hex)
         self._flows: dict[UUID, Flow[..., Any]] = {}
+        self._executing: set[UUID] = set()
+        self._engine_room: BlockingPortal | None = None
+
+    async def setup(self) -> None:
+        """Prepare the worker, and a thread with an event loop that all its runs share.
+
+        Not the worker's own thread: there, Prefect's engine would take over the handling of
+        SIGTERM for as long as any run is executed.
+        """
+        self._engine_room = self._exit_stack.enter_context(start_blocking_portal())
+        await super().setup()
+
+    async def sync_with_backend(self) -> None:
+        """Send the heartbeat, and give back what dead workers left behind."""
+        await super().sync_with_backend()
+        await recover(self.client, self._work_pool_name, self._me, self._executing)
 
     async def run(
         self,
@@ -53,17 +83,49 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BatchClos
         flow = await self._load(flow_run)
         if task_status:
             task_status.started(1)  # something true: there is no process of its own to name
+        if self._engine_room is None:
+            raise RuntimeError("The worker is not set up.")
+        self._executing.add(flow_run.id)
         try:
-            await run_flow_async(
-                flow, flow_run=flow_run, parameters=flow_run.parameters, return_type="state"
-            )
-        except (Abort, Pause):
-            self._logger.debug("Flow run %s waits or was withdrawn.", flow_run.id)
+            execution = self._engine_room.start_task_soon(_execute, flow, flow_run)
+            await asyncio.wrap_future(execution)
+        finally:
+            self._executing.discard(flow_run.id)
         return BatchCloseResult(status_code=0, identifier=str(flow_run.id))
+
+    async def _propose_pending_state(self, flow_run: FlowRun) -> bool:
+        # The state itself says who took the run: should this process die, others can tell.
+        try:
+            taken: State[None] = Pending(message=f"Taken by {self._me}")
+            state = await propose_state(self.client, taken, flow_run_id=flow_run.id)
+        except Abort:
+            return False
+        return state.is_pending()
+
+    async def _give_worker_labels_to_flow_run(self, flow_run_id: UUID) -> None:
+        labels: dict[str, bool | int | float | str] = {
+            "prefect.worker.name": self.name,
+            OWNER_LABEL: str(self._me),
+        }
+        await self.client.update_flow_run_labels(flow_run_id, labels)
 
     async def _load(self, flow_run: FlowRun) -> Flow[..., Any]:
         # A flow is code: imported once. The worker is restarted to run newer code.
         if flow_run.flow_id not in self._flows:
-            loaded = await load_flow_from_flow_run(flow_run)
-            self._flows[flow_run.flow_id] = loaded
+            self._flows[flow_run.flow_id] = await load_flow_from_flow_run(flow_run)
         return self._flows[flow_run.flow_id]
+
+
+async def _execute(flow: Flow[..., Any], flow_run: FlowRun) -> None:
+    try:
+        await run_flow_async(
+            flow, flow_run=flow_run, parameters=flow_run.parameters, return_type="state"
+        )
+    except (Abort, Pause):
+        return  # it waits, or somebody withdrew it
+    except anyio.get_cancelled_exc_class():
+        # The worker is stopping. Prefect's engine has marked the run as crashed by now.
+        with anyio.CancelScope(shield=True):
+            async with get_client() as client:
+                await give_back(client, flow_run, "its worker was stopped")
+        raise

@@ -1,12 +1,14 @@
 """The configure flow: once, with the caller's own access token, set up all the nights to come."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Annotated, Any
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.client.schemas.schedules import RRuleSchedule
+from prefect.runtime import flow_run as this_run
 from prefect.states import Completed, Failed
 from pydantic import Field
 
@@ -19,6 +21,7 @@ from blocks.grant import Grant, GrantError
 from blocks.oauth import GrantLostError, OAuthError, OAuthServer
 from flows.admission import InvalidRequestError, parse_request
 from flows.contract import DailyOrdersBatchCloseConfigOutcome, DailyOrdersBatchCloseConfigRequest
+from flows.waiting import PREFECT_TROUBLE, go_on_later
 
 EXPECTED = (
     InvalidRequestError,
@@ -55,17 +58,11 @@ def from_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 @step
 async def exchange_initial_token(binding: Binding, access_token_block: str) -> Grant:
-    """Exchange the caller's access token (RFC 8693) for a grant that outlives the caller.
-
-    The caller's token is forgotten whatever comes of it.
-    """
-    try:
-        subject_token = await caller_token.take(access_token_block)
-        server = await systems.oauth_server()
-        tokens = await server.exchange(subject_token, tenant_id=binding.tenant_id)
-    finally:
-        await caller_token.discard(access_token_block)
-    return Grant.from_exchange(tokens)
+    """Exchange the caller's access token (RFC 8693) for a grant that outlives the caller."""
+    subject_token = await caller_token.take(access_token_block)
+    server = await systems.oauth_server()
+    tokens = await server.exchange(subject_token, tenant_id=binding.tenant_id)
+    return Grant.from_exchange(tokens, journey_id=_journey_id())
 
 
 @step
@@ -170,12 +167,16 @@ async def configure(  # noqa: PLR0913, PLR0917  (the seed's request, field by fi
     """
     parameters = locals()
     try:
-        request = parse_request(from_parameters(parameters), now=clock.now())
+        # Judged by when it was asked for: a journey that goes on after a crash is not late.
+        request = parse_request(from_parameters(parameters), now=_asked_at())
         outcome = await _configure(request, access_token_block)
     except EXPECTED as error:
-        return Failed(message=str(error))
-    finally:
         await caller_token.discard(access_token_block)
+        return Failed(message=str(error))
+    except PREFECT_TROUBLE as trouble:
+        await go_on_later(trouble)
+        await caller_token.discard(access_token_block)
+        raise
     return Completed(
         message=f"{outcome.status}: {outcome.max_runs} runs from {outcome.first_run_at} on",
         data=outcome.model_dump(mode="json", by_alias=True),
@@ -187,16 +188,36 @@ async def _configure(
 ) -> DailyOrdersBatchCloseConfigOutcome:
     """The steps of the configuration in their order."""
     binding = Binding(request.tenant_id, request.batch_id)
-    grant = await exchange_initial_token(binding, access_token_block)
-    replaced = await store_initial_tokens(binding, grant)
+    replaced = await _obtain_grant(binding, access_token_block)
     try:
         await configure_schedule(binding, request)
-    except Exception:
+    except Exception as error:
+        if isinstance(error, PREFECT_TROUBLE):
+            await go_on_later(error)
         await _undo(binding, replaced)
         raise
     outcome = await prepare_config_outcome(request)
     await complete_configured(binding, replaced)
     return outcome
+
+
+async def _obtain_grant(binding: Binding, access_token_block: str) -> Grant | None:
+    """Exchange and store, unless this journey has done so before a crash; what was replaced."""
+    if await grants.journey_of(binding) == _journey_id():
+        return None
+    grant = await exchange_initial_token(binding, access_token_block)
+    replaced = await store_initial_tokens(binding, grant)
+    await caller_token.discard(access_token_block)
+    return replaced
+
+
+def _journey_id() -> str:
+    return str(this_run.id)
+
+
+def _asked_at() -> datetime:
+    planned = this_run.scheduled_start_time
+    return min(clock.now(), datetime.fromisoformat(planned.isoformat()))
 
 
 async def _require_alive(binding: Binding, server: OAuthServer) -> None:

@@ -27,7 +27,7 @@ from blocks.oauth import GrantLostError, OAuthError
 from blocks.orders import Closed, OrdersError, Snapshot, idempotency_key
 from flows.contract import DailyOrdersBatchCloseConfigRequest
 from flows.night import Night, NightError, TooLateError
-from flows.waiting import wait_until
+from flows.waiting import PREFECT_TROUBLE, go_on_later, wait_until
 
 UNKNOWN = "The close was sent, but its answer was lost: look in the Orders API whether it happened."
 
@@ -139,11 +139,14 @@ async def daily_close(
     """
     try:
         night = await _open_night(Binding(tenant_id, batch_id), configured)
+        outcome = night.settled or await _close(night)
+        await record_batch_outcome(night, outcome)
+        await scheduled_done(night, outcome)
     except NightError as error:
         return Failed(message=str(error))
-    outcome = night.settled or await _close(night)
-    await record_batch_outcome(night, outcome)
-    await scheduled_done(night, outcome)
+    except PREFECT_TROUBLE as trouble:
+        await go_on_later(trouble)
+        raise
     return _final_state(outcome)
 
 

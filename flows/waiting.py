@@ -9,10 +9,12 @@ be stored, and whatever moment it waits for must be derived from what is stored,
 
 import asyncio
 import logging
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import NoReturn
 from uuid import UUID
 
+import httpx
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
@@ -21,6 +23,18 @@ from prefect.states import Scheduled
 from prefect.utilities.engine import propose_state
 
 from blocks import clock
+from blocks.grant import GrantLockedError
+
+PREFECT_TROUBLE = (
+    httpx.HTTPError,  # outside systems' errors have names of their own by the time they get here
+    GrantLockedError,
+)
+"""What Prefect's API being away or overloaded looks like."""
+
+AGAIN_SECONDS = (0, 1, 2, 4, 8, 15, *[30] * 18)
+"""Pauses between attempts to tell Prefect: about ten minutes in all."""
+
+BEGIN_AGAIN = timedelta(seconds=10)
 
 SLEPT_IN_PLACE = timedelta(seconds=3)
 """A wait this short costs less slept than ended and begun again."""
@@ -42,6 +56,24 @@ async def wait_until(moment: datetime, *, name: str) -> None:
             await asyncio.sleep(left.total_seconds())
         else:
             await _end_run_until(moment, name, run.id)
+
+
+async def go_on_later(trouble: Exception) -> None:
+    """End the run, which Prefect's API was too troubled to serve, and have it begin again soon.
+
+    For as long as the API stays away this waits with it, up to ten minutes; then it raises the
+    trouble, and the worker finds the run when the API is back. Returns only for a flow that was
+    called directly from Python, where no worker would pick the run up again.
+    """
+    context = FlowRunContext.get()
+    run = context.flow_run if context else None
+    if run is None or run.deployment_id is None:
+        return
+    for pause in AGAIN_SECONDS:
+        await asyncio.sleep(pause)
+        with suppress(*PREFECT_TROUBLE):
+            await _end_run_until(clock.now() + BEGIN_AGAIN, "PrefectUnavailable", run.id)
+    raise trouble
 
 
 async def _end_run_until(moment: datetime, name: str, run_id: UUID) -> NoReturn:

@@ -1,0 +1,90 @@
+"""Runs that a dead worker left `Pending` or `Running` are given back, for any worker to go on.
+
+Open-source Prefect leaves them so for ever. Going on with one is safe: every effect of the flows is
+safe to repeat.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Self
+from uuid import UUID
+
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    WorkPoolFilter,
+    WorkPoolFilterName,
+)
+from prefect.client.schemas.objects import FlowRun, StateType, Worker
+from prefect.logging import get_logger
+from prefect.states import Scheduled
+from prefect.utilities.engine import propose_state
+
+OWNER_LABEL = "daily-orders.worker.instance"
+SILENT_FOR = timedelta(seconds=40)
+"""A worker that has not been heard of for this long, four heartbeats, is taken for dead."""
+
+
+@dataclass(frozen=True)
+class Owner:
+    """The worker process that took a run: a worker's name survives its restart, this does not."""
+
+    worker: str
+    instance: str
+
+    def __str__(self) -> str:
+        return f"{self.worker} {self.instance}"
+
+    @classmethod
+    def of(cls, run: FlowRun) -> Self | None:
+        """Who took this run: a Pending state says it at once, a label from then on."""
+        text = str(run.labels.get(OWNER_LABEL, ""))
+        if run.state and run.state.is_pending() and run.state.name == "Pending":
+            text = (run.state.message or "").removeprefix("Taken by ")
+        worker, _, instance = text.rpartition(" ")
+        return cls(worker, instance) if instance else None
+
+
+async def recover(
+    client: PrefectClient, pool: str, me: Owner, executing: Collection[UUID]
+) -> list[FlowRun]:
+    """Give back the pool's runs whose worker is dead; returns them.
+
+    Args:
+        client: Prefect's API.
+        pool: The work pool whose runs are looked at.
+        me: The worker that asks. What is its own and not executing was left by an API failure.
+        executing: The runs that it is executing.
+    """
+    taken = await client.read_flow_runs(
+        work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[pool])),
+        flow_run_filter=FlowRunFilter(
+            state=FlowRunFilterState(
+                type=FlowRunFilterStateType(any_=[StateType.PENDING, StateType.RUNNING])
+            )
+        ),
+    )
+    others = [run for run in taken if run.id not in executing]
+    if not others:
+        return []
+    living = _living(await client.read_workers_for_work_pool(pool)) - {me.worker}
+    left = [run for run in others if (owner := Owner.of(run)) and owner.worker not in living]
+    for run in left:
+        await give_back(client, run, f"{Owner.of(run)} died")
+    return left
+
+
+async def give_back(client: PrefectClient, run: FlowRun, why: str) -> None:
+    """Schedule the run to go on at once, on whichever worker is free."""
+    get_logger("recovery").warning("Run %s goes on: %s.", run.name, why)
+    await propose_state(client, Scheduled(name="HandedOver", message=why), flow_run_id=run.id)
+
+
+def _living(workers: list[Worker]) -> set[str]:
+    """The workers heard of lately, by the server's clock and not by this machine's."""
+    beats = {w.name: w.last_heartbeat_time for w in workers if w.last_heartbeat_time}
+    latest = max(beats.values(), default=None)
+    return {name for name, beat in beats.items() if latest and latest - beat < SILENT_FOR}
