@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,11 +90,18 @@ class Stack:
         return self.start_server()
 
     def start_worker(
-        self, name: str = "worker", kind: str = "batch-close", pool: str = WORK_POOL
+        self,
+        name: str = "worker",
+        kind: str = "batch-close",
+        pool: str = WORK_POOL,
+        **settings: str,
     ) -> Part:
-        """Start a worker of a work pool; it needs no waiting for."""
-        command = ["prefect", "worker", "start", "--pool", pool, "--type", kind]
-        return self._start(name, [*command, "--name", name])
+        """Start a worker of a work pool; it needs no waiting for.
+
+        `settings` are more environment variables, for this worker only.
+        """
+        command = ["prefect", "worker", "start", "--pool", pool, "--type", kind, "--name", name]
+        return self._start(name, command, settings)
 
     def start_sandbox(self, *options: str) -> Part:
         """Start the sandbox and learn its address."""
@@ -126,12 +133,14 @@ class Stack:
         for part in reversed(self.parts):
             part.stop()
 
-    def _start(self, name: str, arguments: list[str]) -> Part:
+    def _start(
+        self, name: str, arguments: list[str], settings: Mapping[str, str] | None = None
+    ) -> Part:
         log = self.home / f"{name}.log"
         with log.open("a") as output:
             process = subprocess.Popen(  # noqa: S603
                 _command(arguments),
-                env=self.environment,
+                env=self.environment | (settings or {}),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -40,13 +40,15 @@ def in_seconds(seconds: float) -> datetime:
     return (clock.now() + timedelta(seconds=seconds)).replace(microsecond=0)
 
 
-async def due_together(everyone: Iterable["Nights"], **changed: Any) -> None:
-    """Configure all these, calmly, and then have them fall due at the same moment, soon."""
+async def due_together(everyone: Sequence["Nights"], **changed: Any) -> None:
+    """Configure all these, calmly, and then have them fall due at the same moment, soon.
+
+    One that is told "database is locked" by SQLite tries again after two seconds, or four.
+    """
     for nights in everyone:
         await nights.configure(in_seconds(3600), **changed)
     soon = in_seconds(6)
-    for nights in everyone:
-        await nights.reschedule(soon, **changed)
+    await asyncio.gather(*(nights.reschedule(soon, **changed) for nights in everyone))
 
 
 async def until(what: str, holds: Callable[[], object], *, patience: float = PATIENCE) -> None:
@@ -76,10 +78,7 @@ class Nights:
         return request
 
     async def reschedule(self, first_run_at: datetime, **changed: Any) -> None:
-        """Only the step of configuring that sets up the schedule, of a binding configured before.
-
-        It takes a fraction of a second, so several bindings can fall due together and soon.
-        """
+        """Only the step of configuring that sets up the schedule, of a binding configured before."""
         request = parse_request(self.wanted(first_run_at, **changed), now=clock.now())
         self.plan(request)
         await configure_schedule.fn(self.binding, request)

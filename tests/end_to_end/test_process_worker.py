@@ -10,7 +10,7 @@ import yaml
 
 from blocks import clock
 from deployments.stack import Part, Stack
-from tests.end_to_end.nights import PROJECT, Nights, in_seconds, until
+from tests.end_to_end.nights import PROJECT, Nights, due_together, until
 
 POOL = "daily-orders-in-processes"
 
@@ -42,7 +42,7 @@ def children(part: Part) -> list[str]:
 async def test_a_night_is_closed_by_the_process_worker_and_waits_without_a_process(
     process_worker: Part, nights: Nights
 ) -> None:
-    await nights.configure(in_seconds(6), upstreamWaitDuration="PT20S")
+    await due_together([nights], upstreamWaitDuration="PT20S")
     assert (await nights.deployment()).work_pool_name == POOL
 
     run = await nights.reach("WaitForUpstream")

@@ -8,6 +8,7 @@ that are planted on purpose, one in each place, show that the search would find 
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -226,6 +227,9 @@ async def stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage
     key = ECKey.generate_key("P-256")
     settings = SandboxSettings(client_secret=client_secret, client_public_jwk=key.as_dict(False))
     log_everything(home / "logging.yml")
+    (home / "python").mkdir()
+    (home / "python" / "sitecustomize.py").write_text("import gc; gc.disable()")
+    python_path = os.pathsep.join([str(home / "python"), os.environ.get("PYTHONPATH", "")])
     here = {
         PREFECT_HOME: home,
         PREFECT_RESULTS_PERSIST_BY_DEFAULT: True,
@@ -235,7 +239,9 @@ async def stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage
     with (
         running_sandbox(settings) as sandbox_url,
         SandboxClient(sandbox_url) as sandbox,
-        stack(home, TMPDIR=str(home / "tmp"), **LOUD) as installation,
+        stack(
+            home, TMPDIR=str(home / "tmp"), PYTHONPATH=python_path, **LOUD
+        ) as installation,
     ):
         installation.start_server()
         with (
@@ -422,6 +428,7 @@ def _blocks_refused() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(httpx.AsyncClient, "send", refuse)
+        patch.setattr(grants, "STORE_PAUSES", (0.1, 0.1))
         yield
 
 

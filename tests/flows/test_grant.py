@@ -8,11 +8,12 @@ from typing import Any
 import httpx
 import pytest
 from prefect.client.orchestration import PrefectClient
+from prefect.concurrency.asyncio import concurrency
 from pydantic import SecretStr
 
 from blocks import grant
 from blocks.binding import Binding
-from blocks.grant import Grant, GrantError, GrantMissingError
+from blocks.grant import Grant, GrantError, GrantLockedError, GrantMissingError
 from blocks.oauth import GrantLostError, OAuthError, OAuthServer
 from blocks.systems import oauth_server
 from deployments.sandbox.client import SandboxClient
@@ -150,6 +151,7 @@ async def test_a_grant_that_prefect_does_not_store_fails_without_telling_the_tok
         raise httpx.HTTPStatusError(str(update.data), request=request, response=response)
 
     monkeypatch.setattr(PrefectClient, "update_block_document", refuse)
+    monkeypatch.setattr(grant, "STORE_PAUSES", (0, 0))
 
     with pytest.raises(GrantError, match="configure it again") as failure:
         await grant.refresh(batch.binding, server)
@@ -165,3 +167,16 @@ async def test_one_tenants_grant_is_not_anothers(
 
     with pytest.raises(GrantMissingError):
         await grant.access_token(other.binding, server)
+
+
+async def test_a_grant_that_stays_locked_is_not_refreshed_and_says_so(
+    batch: Batch, stored: Grant, server: OAuthServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grant, "LOCK_PATIENCE", 0.2)
+
+    async with concurrency(f"grant-{batch.binding.slug}", strict=True):
+        with pytest.raises(GrantLockedError, match="is locked"):
+            await grant.refresh(batch.binding, server)
+
+    assert not batch.requests("token.refresh")
+    assert await grant.load(batch.binding) == stored
