@@ -8,8 +8,8 @@ token that came with it.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from typing import Self
 from uuid import UUID
@@ -19,27 +19,16 @@ from anyio import CancelScope
 from prefect.blocks.system import Secret
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import BlockDocumentUpdate
-from prefect.concurrency.asyncio import (
-    AcquireConcurrencySlotTimeoutError,
-    ConcurrencySlotAcquisitionError,
-    concurrency,
-)
 from prefect.exceptions import ObjectNotFound
 from prefect.logging import get_logger
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 
-from blocks import clock
+from blocks import clock, lock
 from blocks.binding import Binding
 from blocks.oauth import GrantLostError, OAuthError, OAuthServer, Tokens
 
-LOCK_SECONDS = 60.0
-"""How long a holder that died keeps the lock; a live holder renews it. Prefect allows no less."""
-
 STORE_PAUSES = (0.5, 1, 2, 4, 8, *[15] * 80)
 """Seconds between attempts to store a rotated token: about twenty minutes in all."""
-
-LOCK_PATIENCE = 180.0
-"""How long to wait for another holder, seconds: longer than a dead one can keep the lock."""
 
 ENOUGH_LIFE = timedelta(seconds=2)
 """An access token with less life left than this may expire on its way to the Orders API."""
@@ -54,10 +43,6 @@ class GrantError(Exception):
 
 class GrantMissingError(GrantError):
     """No grant is stored for this binding."""
-
-
-class GrantLockedError(Exception):
-    """This run cannot become the grant's only writer now; it may try again."""
 
 
 class Grant(BaseModel):
@@ -121,8 +106,6 @@ async def journey_of(binding: Binding) -> str | None:
 
 async def store(binding: Binding, grant: Grant) -> Grant | None:
     """Store a newly exchanged grant and return the one that it replaces, if any."""
-    async with get_client() as client:
-        await client.upsert_global_concurrency_limit_by_name(_stored_name(binding), limit=1)
     async with _only_writer(binding):
         try:
             replaced = await load(binding)
@@ -185,14 +168,12 @@ async def access_token(
 
 async def delete(binding: Binding) -> Grant | None:
     """Forget the binding's grant; returns what was stored, so that it can be revoked."""
-    try:
-        async with _only_writer(binding), get_client() as client:
+    async with _only_writer(binding), get_client() as client:
+        try:
             grant, document_id = await _read(binding)
             await client.delete_block_document(document_id)
-    except (GrantMissingError, GrantLockedError, ObjectNotFound):
-        return None
-    async with get_client() as client:
-        await client.delete_global_concurrency_limit_by_name(_stored_name(binding))
+        except (GrantMissingError, ObjectNotFound):
+            return None
     return grant
 
 
@@ -207,31 +188,8 @@ async def revoke(grant: Grant | None, server: OAuthServer) -> None:
         logger.warning("The grant was not revoked: %s", error)
 
 
-@asynccontextmanager
-async def _only_writer(binding: Binding) -> AsyncIterator[None]:
-    """Hold the binding's lock, a Prefect concurrency limit of one, across all machines.
-
-    Raises GrantMissingError where there is neither a lock nor a grant, and GrantLockedError.
-    """
-    lock = concurrency(
-        _stored_name(binding),
-        strict=True,
-        timeout_seconds=LOCK_PATIENCE,
-        lease_duration=LOCK_SECONDS,
-        # A lease that cannot be renewed must not cancel a refresh half-way: the rotated token
-        # would be lost with it.
-        raise_on_lease_renewal_failure=False,
-    )
-    async with AsyncExitStack() as held:
-        try:
-            await held.enter_async_context(lock)
-        except (ConcurrencySlotAcquisitionError, AcquireConcurrencySlotTimeoutError):
-            await _read(binding)
-            raise GrantLockedError(
-                f"The OAuth grant of {binding} is locked: if no other run is using it, look at the"
-                f" concurrency limit {_stored_name(binding)!r} in Prefect."
-            ) from None
-        yield
+def _only_writer(binding: Binding) -> AbstractAsyncContextManager[None]:
+    return lock.only_holder(f"lock-{binding.slug}")
 
 
 async def _read(binding: Binding) -> tuple[Grant, UUID]:

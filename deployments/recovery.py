@@ -57,7 +57,7 @@ async def recover(
         client: Prefect's API.
         pool: The work pool whose runs are looked at.
         me: The worker that asks. What is its own and not executing was left by an API failure.
-        executing: The runs that it is executing.
+        executing: The runs that it has taken and not ended, and any it takes in the meantime.
     """
     taken = await client.read_flow_runs(
         work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[pool])),

@@ -140,7 +140,7 @@ class Stack:
         with log.open("a") as output:
             process = subprocess.Popen(  # noqa: S603
                 _command(arguments),
-                env=self.environment | (settings or {}),
+                env={**self.environment, **(settings or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -17,6 +17,7 @@ import anyio.abc
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.responses import WorkerFlowRunResponse
 from prefect.exceptions import Abort, Pause
 from prefect.flow_engine import run_flow_async
 from prefect.flows import Flow, load_flow_from_flow_run
@@ -57,6 +58,7 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BatchClos
         self._me = Owner(self.name, uuid4().hex)
         self._flows: dict[UUID, Flow[..., Any]] = {}
         self._executing: set[UUID] = set()
+        self._held_lately: set[UUID] = set()
         self._engine_room: BlockingPortal | None = None
 
     async def setup(self) -> None:
@@ -71,7 +73,9 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BatchClos
     async def sync_with_backend(self) -> None:
         """Send the heartbeat, and give back what dead workers left behind."""
         await super().sync_with_backend()
-        await recover(self.client, self._work_pool_name, self._me, self._executing)
+        # Grows with every run that is taken while Prefect answers how things stood a while ago.
+        self._held_lately = self._executing | self._submitting_flow_run_ids
+        await recover(self.client, self._work_pool_name, self._me, self._held_lately)
 
     async def run(
         self,
@@ -93,7 +97,16 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BatchClos
             self._executing.discard(flow_run.id)
         return BatchCloseResult(status_code=0, identifier=str(flow_run.id))
 
+    async def _submit_scheduled_flow_runs(
+        self, flow_run_response: list[WorkerFlowRunResponse]
+    ) -> list[FlowRun]:
+        # A run that waits for a few seconds may come back before this process is done with ending
+        # it. Prefect's worker would break over a run that it holds already.
+        free = [it for it in flow_run_response if it.flow_run.id not in self._executing]
+        return await super()._submit_scheduled_flow_runs(free)
+
     async def _propose_pending_state(self, flow_run: FlowRun) -> bool:
+        self._held_lately.add(flow_run.id)
         # The state itself says who took the run: should this process die, others can tell.
         try:
             taken: State[None] = Pending(message=f"Taken by {self._me}")

@@ -12,7 +12,16 @@ from flows.refusals import FieldError
 MAX_EXTRA_BYTES = 4096
 """Unknown fields are kept as long as their binding lives, so they are bounded, as JSON."""
 
-_TOKENS = {"accesstoken", "refreshtoken", "idtoken", "initialaccesstoken", "authorization"}
+_SECRETS = {
+    "accesstoken",
+    "initialaccesstoken",
+    "subjecttoken",
+    "refreshtoken",
+    "idtoken",
+    "authorization",
+    "clientsecret",
+    "clientassertion",
+}
 _MEMBER = re.compile(r'"([^"\\]+)": ')  # a member's name in the JSON that json.dumps writes
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")  # valid JSON, but PostgreSQL's jsonb refuses it
 
@@ -27,8 +36,8 @@ def extra_errors(extras: Mapping[str, Any], known: Collection[str]) -> Iterator[
             yield FieldError(to_camel(name), f"is given twice, as {name} too; give it once")
         elif text is None:
             yield FieldError(name[:60], "is not plain JSON, so it cannot be kept")
-        elif _holds_a_token(text):
-            reason = "holds a token, which does not belong in a request: remove it"
+        elif _holds_a_secret(text):
+            reason = "holds a secret, which does not belong in a request: remove it"
             yield FieldError(name[:60], reason)
     if sum(sizes.values()) > MAX_EXTRA_BYTES:
         yield FieldError(
@@ -47,6 +56,6 @@ def _as_kept(value: object) -> str | None:
     return text if same and not _NUL.search(text) else None
 
 
-def _holds_a_token(text: str) -> bool:
-    """Whether a member, however deep, is named as a token would be; spellings differ."""
-    return any(re.sub(r"[\W_]", "", name).lower() in _TOKENS for name in _MEMBER.findall(text))
+def _holds_a_secret(text: str) -> bool:
+    """Whether a member, however deep, is named as a secret would be; spellings differ."""
+    return any(re.sub(r"[\W_]", "", name).lower() in _SECRETS for name in _MEMBER.findall(text))

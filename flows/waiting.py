@@ -23,11 +23,11 @@ from prefect.states import Scheduled
 from prefect.utilities.engine import propose_state
 
 from blocks import clock
-from blocks.grant import GrantLockedError
+from blocks.lock import LockedError
 
 PREFECT_TROUBLE = (
     httpx.HTTPError,  # outside systems' errors have names of their own by the time they get here
-    GrantLockedError,
+    LockedError,
 )
 """What Prefect's API being away or overloaded looks like."""
 

@@ -50,7 +50,7 @@ def worker(installation: Stack) -> Iterator[Part]:
 
 
 @pytest.fixture
-async def template_put_back(installation: Stack) -> AsyncIterator[None]:  # noqa: ARG001
+async def template_put_back(installation: Stack) -> AsyncIterator[None]:
     """Whatever a test deploys, the next one finds what prefect.yaml says."""
     async with get_client() as client:
         template = await deployment.read_template(client)

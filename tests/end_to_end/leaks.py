@@ -8,7 +8,7 @@ import pickle
 import re
 import sqlite3
 import traceback
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -21,8 +21,9 @@ from urllib.parse import quote, quote_plus
 import cloudpickle
 import httpx
 import yaml
-from deployments.stack import Stack
 from prefect.logging.configuration import DEFAULT_LOGGING_SETTINGS_PATH
+
+from deployments.stack import Stack
 
 PIECE = 8
 """A piece of a token twice as long, less one, is recognised wherever the token was cut."""
@@ -174,23 +175,31 @@ def told_by(error: BaseException) -> bytes:
 
 
 class ProcessWatch(Thread):
-    """Notes the arguments and environment of every process that runs, again and again."""
+    """Notes the arguments and environment of every process that runs."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
         self._ended = Event()
+        self._looks: Counter[Path] = Counter()
         self._seen: dict[str, set[bytes]] = {"cmdline": set(), "environ": set()}
 
     def run(self) -> None:
+        """Look until told to end."""
         while not self._ended.wait(0.05):
-            for name, seen in self._seen.items():
-                for path in Path("/proc").glob(f"[0-9]*/{name}"):
-                    with suppress(OSError):
-                        seen.add(path.read_bytes())
+            for process in Path("/proc").glob("[0-9]*"):
+                # More than once, because a process begins as a copy of its parent.
+                if self._looks[process] < 20:
+                    self._looks[process] += 1
+                    self._look(process)
+
+    def _look(self, process: Path) -> None:
+        for name, seen in self._seen.items():
+            with suppress(OSError):
+                seen.add((process / name).read_bytes())
 
     def seen(self) -> dict[str, bytes]:
-        """All that was seen so far."""
-        return {f"process {name}": b"\n".join(seen.copy()) for name, seen in self._seen.items()}
+        """All that was seen."""
+        return {f"process {name}": b"\n".join(seen) for name, seen in self._seen.items()}
 
     def end(self) -> None:
         """Stop looking."""

@@ -78,7 +78,7 @@ class Nights:
         return request
 
     async def reschedule(self, first_run_at: datetime, **changed: Any) -> None:
-        """Only the step of configuring that sets up the schedule, of a binding configured before."""
+        """Only the step that sets up the schedule, for a binding configured before."""
         request = parse_request(self.wanted(first_run_at, **changed), now=clock.now())
         self.plan(request)
         await configure_schedule.fn(self.binding, request)

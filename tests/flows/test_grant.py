@@ -8,12 +8,12 @@ from typing import Any
 import httpx
 import pytest
 from prefect.client.orchestration import PrefectClient
-from prefect.concurrency.asyncio import concurrency
 from pydantic import SecretStr
 
-from blocks import grant
+from blocks import grant, lock
 from blocks.binding import Binding
-from blocks.grant import Grant, GrantError, GrantLockedError, GrantMissingError
+from blocks.grant import Grant, GrantError, GrantMissingError
+from blocks.lock import LockedError
 from blocks.oauth import GrantLostError, OAuthError, OAuthServer
 from blocks.systems import oauth_server
 from deployments.sandbox.client import SandboxClient
@@ -172,11 +172,35 @@ async def test_one_tenants_grant_is_not_anothers(
 async def test_a_grant_that_stays_locked_is_not_refreshed_and_says_so(
     batch: Batch, stored: Grant, server: OAuthServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(grant, "LOCK_PATIENCE", 0.2)
+    monkeypatch.setattr(lock, "PATIENCE", 0.2)
 
-    async with concurrency(f"grant-{batch.binding.slug}", strict=True):
-        with pytest.raises(GrantLockedError, match="is locked"):
+    async with lock.only_holder(f"lock-{batch.binding.slug}"):
+        with pytest.raises(LockedError, match="is locked"):
             await grant.refresh(batch.binding, server)
 
     assert not batch.requests("token.refresh")
     assert await grant.load(batch.binding) == stored
+
+
+async def test_a_lock_whose_holder_died_is_taken_over(
+    batch: Batch, stored: Grant, server: OAuthServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "DEAD_AFTER", 0.2)
+    monkeypatch.setattr(lock, "POLL_SECONDS", 0.05)
+
+    async with lock.only_holder(f"lock-{batch.binding.slug}"):
+        refreshed = await grant.refresh(batch.binding, server)
+
+    assert refreshed.refresh_token != stored.refresh_token
+
+
+async def test_a_lock_whose_holder_lives_is_not_taken_over(
+    batch: Batch, server: OAuthServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "BEAT_SECONDS", 0.1)
+    monkeypatch.setattr(lock, "DEAD_AFTER", 0.5)
+    monkeypatch.setattr(lock, "PATIENCE", 1.0)
+
+    async with lock.only_holder(f"lock-{batch.binding.slug}"):
+        with pytest.raises(LockedError):
+            await grant.refresh(batch.binding, server)

@@ -304,17 +304,19 @@ def test_a_past_first_run_with_nothing_after_it_is_refused_too():
         {"access_token": "s3cret"},
         {"REFRESHTOKEN": "s3cret"},
         {"Authorization": "Bearer s3cret"},
+        {"subjectToken": "s3cret"},
+        {"client_secret": "s3cret"},
         {"auth": {"kept": [{"refresh-token": "s3cret"}]}},
     ],
 )
-def test_a_token_does_not_belong_in_a_request_and_is_never_repeated(extra):
+def test_a_secret_does_not_belong_in_a_request_and_is_never_repeated(extra):
     with pytest.raises(InvalidRequestError) as refusal:
         read(**extra)
     with pytest.raises(ValidationError) as plain:
         DailyOrdersBatchCloseConfigRequest.model_validate({**REQUEST, **extra})
 
     assert refusal.value.errors == [
-        FieldError(*extra, "holds a token, which does not belong in a request: remove it")
+        FieldError(*extra, "holds a secret, which does not belong in a request: remove it")
     ]
     assert refusal.value.__context__ is None
     assert "s3cret" not in "".join(traceback.format_exception(refusal.value)) + str(plain.value)
