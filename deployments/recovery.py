@@ -5,6 +5,7 @@ safe to repeat.
 """
 
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Self
@@ -19,6 +20,7 @@ from prefect.client.schemas.filters import (
     WorkPoolFilterName,
 )
 from prefect.client.schemas.objects import FlowRun, StateType, Worker
+from prefect.exceptions import Abort
 from prefect.logging import get_logger
 from prefect.states import Scheduled
 from prefect.utilities.engine import propose_state
@@ -80,7 +82,8 @@ async def recover(
 async def give_back(client: PrefectClient, run: FlowRun, why: str) -> None:
     """Schedule the run to go on at once, on whichever worker is free."""
     get_logger("recovery").warning("Run %s goes on: %s.", run.name, why)
-    await propose_state(client, Scheduled(name="HandedOver", message=why), flow_run_id=run.id)
+    with suppress(Abort):  # somebody cancelled or deleted it in the meantime
+        await propose_state(client, Scheduled(name="HandedOver", message=why), flow_run_id=run.id)
 
 
 def _living(workers: list[Worker]) -> set[str]:

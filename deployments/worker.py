@@ -56,7 +56,7 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BatchClos
         options["heartbeat_interval_seconds"] = HEARTBEAT_SECONDS
         super().__init__(work_pool_name, limit=limit or RUNS_AT_ONCE, **options)
         self._me = Owner(self.name, uuid4().hex)
-        self._flows: dict[UUID, Flow[..., Any]] = {}
+        self._flows: dict[tuple[UUID, str | None], Flow[..., Any]] = {}
         self._executing: set[UUID] = set()
         self._held_lately: set[UUID] = set()
         self._engine_room: BlockingPortal | None = None
@@ -123,10 +123,12 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BatchClos
         await self.client.update_flow_run_labels(flow_run_id, labels)
 
     async def _load(self, flow_run: FlowRun) -> Flow[..., Any]:
-        # A flow is code: imported once. The worker is restarted to run newer code.
-        if flow_run.flow_id not in self._flows:
-            self._flows[flow_run.flow_id] = await load_flow_from_flow_run(flow_run)
-        return self._flows[flow_run.flow_id]
+        # Loaded once for each version deployed. A module that Python has imported stays as it is:
+        # the worker is restarted to run a newer one.
+        version = (flow_run.flow_id, flow_run.deployment_version)
+        if version not in self._flows:
+            self._flows[version] = await load_flow_from_flow_run(flow_run)
+        return self._flows[version]
 
 
 async def _execute(flow: Flow[..., Any], flow_run: FlowRun) -> None:
