@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from prefect.artifacts import Artifact, acreate_table_artifact
@@ -36,10 +37,14 @@ async def _shown(key: str) -> list[dict[str, Any]]:
 def _row(outcome: LastBatch) -> dict[str, Any]:
     number = "" if outcome.run is None else f"{outcome.run} of {outcome.max_runs}"
     return {
-        "occurrence": outcome.occurrence.isoformat(),
+        "occurrence": _in_words(outcome.occurrence),
         "run": number,
         "status": outcome.status,
         "snapshot": outcome.snapshot_id or "",
-        "closed at": outcome.closed_at.isoformat() if outcome.closed_at else "",
+        "closed at": _in_words(outcome.closed_at) if outcome.closed_at else "",
         "reason": outcome.reason or "",
     }
+
+
+def _in_words(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"

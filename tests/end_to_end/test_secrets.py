@@ -72,10 +72,8 @@ LEAD = timedelta(seconds=15)
 """From asking for a configuration to its night: long enough on a busy machine."""
 
 LOUD = {
-    "PREFECT_DEBUG_MODE": "true",
     "PREFECT_LOGGING_LEVEL": "DEBUG",
     "PREFECT_SERVER_LOGGING_LEVEL": "DEBUG",
-    "PREFECT_INTERNAL_LOGGING_LEVEL": "DEBUG",
     "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "true",
 }
 
@@ -92,8 +90,8 @@ def collect():
 gc.disable()
 threading.Thread(target=collect, daemon=True).start()
 """
-"""Collects garbage beside the event loop. In it, Prefect's server on SQLite can freeze for a minute:
-freeing a cursor left behind by "database is locked" waits for its connection's mutex."""
+"""Collects garbage beside the event loop, where it freezes Prefect's server on SQLite for a minute:
+freeing a cursor that "database is locked" left behind waits for its connection's mutex."""
 
 QUOTING = {
     "ok": False,
@@ -317,22 +315,20 @@ async def _live(stage: Stage, server: OAuthServer, key: ECKey) -> None:
 async def _configure(stage: Stage) -> None:
     await _configure_by_command_line(stage, "by-command-line")
     stage.installation.start_worker()
-    a_few = asyncio.Semaphore(3)
-    async with asyncio.TaskGroup() as tenants:
-        for course in COURSES:
-            if course.tenant != "by-command-line":
-                tenants.create_task(_configure_one(stage, course.tenant, a_few))
+    # One after the other: writers that meet on SQLite wait for each other in ever longer pauses.
+    for course in COURSES:
+        if course.tenant != "by-command-line":
+            await _configure_one(stage, course.tenant)
 
 
-async def _configure_one(stage: Stage, tenant: str, a_few: asyncio.Semaphore) -> None:
-    async with a_few:
-        try:
-            for lead in (timedelta(hours=1), LEAD) if tenant == "bumpy" else (LEAD,):
-                token = stage.sandbox.subject_token(tenant)
-                await journeys.configure_batch(_request(tenant, clock.now() + lead), token)
-        except journeys.JourneyFailedError as error:
-            stage.ends[tenant] = ("UNCONFIGURED", str(error))
-            stage.told[f"error of {tenant}"] = told_by(error)
+async def _configure_one(stage: Stage, tenant: str) -> None:
+    try:
+        for lead in (timedelta(hours=1), LEAD) if tenant == "bumpy" else (LEAD,):
+            token = stage.sandbox.subject_token(tenant)
+            await journeys.configure_batch(_request(tenant, clock.now() + lead), token)
+    except journeys.JourneyFailedError as error:
+        stage.ends[tenant] = ("UNCONFIGURED", str(error))
+        stage.told[f"error of {tenant}"] = told_by(error)
 
 
 async def _configure_by_command_line(stage: Stage, tenant: str) -> None:
