@@ -25,7 +25,7 @@ from blocks.orders import OrdersApi
 from deployments import journeys
 from deployments.sandbox.client import SandboxClient
 from deployments.sandbox.settings import SandboxSettings
-from deployments.stack import WORK_POOL, Stack, stack
+from deployments.stack import WORK_POOL, Stack, StackError, stack
 from deployments.watch import Watch
 from deployments.worker import BatchCloseWorker
 from flows.contract import DailyOrdersBatchCloseConfigRequest
@@ -49,6 +49,9 @@ def main() -> int:
             return asyncio.run(_demo(installation, options.rotation, keep=options.keep))
     except KeyboardInterrupt:
         return 130
+    except (StackError, journeys.JourneyError, TimeoutError) as error:
+        print(f"{error}\ndemo: exit=failed", flush=True)  # noqa: T201
+        return 1
     finally:
         shutil.rmtree(home, ignore_errors=True)
 
@@ -101,7 +104,7 @@ async def _configure(sandbox: SandboxClient, watch: Watch) -> None:
         "tenantId": BINDING.tenant_id,
         "batchId": BINDING.batch_id,
         "firstRunAt": first_run_at.isoformat(),
-        "interval": "PT15S",
+        "interval": "PT20S",
         "maxRuns": NIGHTS,
         "upstreamWaitDuration": "PT5S",
         "replicationDelayDuration": "PT4S",

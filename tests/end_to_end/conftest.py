@@ -1,7 +1,7 @@
 """A whole installation: a real Prefect server, real workers and the sandbox, each a process."""
 
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from uuid import uuid4
 
 import pytest
@@ -42,11 +42,24 @@ async def installation(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterato
 
 
 @pytest.fixture
-def worker(installation: Stack) -> Iterator[Part]:
+def start_worker(installation: Stack) -> Iterator[Callable[..., Part]]:
+    """Starts a worker, with what Stack.start_worker takes; those still alive end with the test."""
+    started: list[Part] = []
+
+    def start(**options: str) -> Part:
+        part = installation.start_worker(f"worker-{uuid4().hex[:8]}", **options)
+        started.append(part)
+        return part
+
+    yield start
+    for part in started:
+        part.stop()
+
+
+@pytest.fixture
+def worker(start_worker: Callable[..., Part]) -> Part:
     """One worker for one test."""
-    part = installation.start_worker(f"worker-{uuid4().hex[:8]}")
-    yield part
-    part.stop()
+    return start_worker()
 
 
 @pytest.fixture

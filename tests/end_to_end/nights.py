@@ -40,14 +40,25 @@ def in_seconds(seconds: float) -> datetime:
     return (clock.now() + timedelta(seconds=seconds)).replace(microsecond=0)
 
 
-async def due_together(everyone: Sequence["Nights"], **changed: Any) -> None:
+async def due_together(
+    everyone: Sequence["Nights"],
+    *,
+    upstream_wait: float = 1,
+    replication_delay: float = 1,
+    **changed: Any,
+) -> None:
     """Configure all these, calmly, and then have them fall due at the same moment, soon.
 
-    One that is told "database is locked" by SQLite tries again after two seconds, or four.
+    Waits are given as seconds on an idle machine. On a busy one they are as much longer as it is
+    slower, so that they are still long against what is done in between.
     """
+    began = time.monotonic()
     for nights in everyone:
         await nights.configure(in_seconds(3600), **changed)
-    soon = in_seconds(6)
+    slower = min(max(1.0, (time.monotonic() - began) / len(everyone)), 5.0)
+    soon = in_seconds(4 + 2 * slower)
+    changed["upstreamWaitDuration"] = f"PT{upstream_wait * slower:.0f}S"
+    changed["replicationDelayDuration"] = f"PT{replication_delay * slower:.0f}S"
     await asyncio.gather(*(nights.reschedule(soon, **changed) for nights in everyone))
 
 

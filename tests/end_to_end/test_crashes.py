@@ -1,13 +1,11 @@
 """Workers and servers that die, without a chance to say goodbye, while nights wait."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from blocks import clock
 from deployments.sandbox.client import SandboxClient
 from deployments.stack import Part, Stack
 from tests.end_to_end.nights import Nights, due_together
-
-WAITS = {"upstreamWaitDuration": "PT12S", "replicationDelayDuration": "PT7S"}
 
 
 async def all_wait(everyone: Iterable[Nights], name: str) -> None:
@@ -33,46 +31,27 @@ async def all_close(everyone: Iterable[Nights]) -> None:
 
 
 async def test_a_worker_killed_during_each_wait_leaves_the_rest_of_the_night_to_another(
-    installation: Stack, worker: Part, sandbox: SandboxClient
+    start_worker: Callable[[], Part], sandbox: SandboxClient
 ) -> None:
     everyone = [Nights(sandbox), Nights(sandbox)]
-    await due_together(everyone, **WAITS)
+    worker = start_worker()
+    await due_together(everyone, upstream_wait=12, replication_delay=7)
 
-    await all_wait(everyone, "WaitForUpstream")
-    worker.kill()
-    second = installation.start_worker("second-worker")
-    await all_wait(everyone, "ReplicationDelay")
-    second.kill()
-    third = installation.start_worker("third-worker")
+    for wait in ("WaitForUpstream", "ReplicationDelay"):
+        await all_wait(everyone, wait)
+        worker.kill()
+        worker = start_worker()
     await all_close(everyone)
-    third.stop()
 
 
 async def test_a_server_killed_during_a_wait_goes_on_where_it_was_and_so_does_the_worker(
     installation: Stack, worker: Part, sandbox: SandboxClient
 ) -> None:
     everyone = [Nights(sandbox), Nights(sandbox)]
-    await due_together(everyone, **WAITS)
+    await due_together(everyone, upstream_wait=12, replication_delay=7)
 
     await all_wait(everyone, "WaitForUpstream")
     installation.restart_server()
     await all_close(everyone)
 
     assert worker.process.poll() is None, "the worker gave up"
-
-
-async def test_a_worker_that_looks_further_ahead_than_a_wait_is_long_survives_it(
-    installation: Stack, sandbox: SandboxClient
-) -> None:
-    # As in production, where a worker looks ten seconds ahead: a run that begins to wait is due at
-    # once, while the worker is still busy ending it.
-    worker = installation.start_worker(
-        "far-sighted-worker",
-        PREFECT_WORKER_PREFETCH_SECONDS="30",
-        PREFECT_WORKER_QUERY_SECONDS="0.1",
-    )
-    everyone = [Nights(sandbox), Nights(sandbox)]
-    await due_together(everyone, replicationDelayDuration="PT4S")
-    await all_close(everyone)
-    assert worker.process.poll() is None, worker.last_words()
-    worker.stop()

@@ -1,10 +1,11 @@
 """What is done to one binding, with nobody there to close anything, does not touch another's."""
 
+from collections.abc import Callable
 from uuid import UUID
 
 from blocks import deployment
 from deployments.sandbox.client import SandboxClient
-from deployments.stack import Stack
+from deployments.stack import Part
 from tests.end_to_end.nights import Nights, due_together, in_seconds
 
 
@@ -14,7 +15,7 @@ async def standing(nights: Nights) -> dict[UUID, object]:
 
 
 async def test_reconfiguring_finishing_or_removing_one_binding_leaves_the_runs_of_another(
-    installation: Stack, sandbox: SandboxClient
+    start_worker: Callable[[], Part], sandbox: SandboxClient
 ) -> None:
     left_alone, reconfigured, finished, removed = everyone = [Nights(sandbox) for _ in range(4)]
     await due_together(everyone, maxRuns=3)
@@ -34,11 +35,10 @@ async def test_reconfiguring_finishing_or_removing_one_binding_leaves_the_runs_o
     assert late.id in before[reconfigured.binding]
     assert [run.id in before[reconfigured.binding] for run in new] == [False, False]
 
-    worker = installation.start_worker("worker-of-neighbours")
+    start_worker()
     for nights in (left_alone, reconfigured):
         await nights.reach("Completed")
         assert len(nights.closes()) == 1
     assert not removed.closes()
     states = [run.state_name for run in await left_alone.runs()]
     assert states == ["Completed", "Scheduled", "Scheduled"]
-    worker.stop()

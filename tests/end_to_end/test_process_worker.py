@@ -1,9 +1,8 @@
 """The same journey where each piece of a run is a process of its own: the stock process worker."""
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 import yaml
@@ -16,17 +15,16 @@ POOL = "daily-orders-in-processes"
 
 
 @pytest.fixture
-def process_worker(installation: Stack, tmp_path: Path) -> Iterator[Part]:
+def process_worker(installation: Stack, start_worker: Callable[..., Part], tmp_path: Path) -> Part:
     """A stock process worker, and the template deployed where it looks."""
     installation.run("prefect", "work-pool", "create", POOL, "--type", "process")
-    worker = installation.start_worker(f"worker-{uuid4().hex[:8]}", "process", POOL)
+    worker = start_worker(kind="process", pool=POOL)
     project = yaml.safe_load(PROJECT.read_text())
     template, _ = project["deployments"]
     template["work_pool"]["name"] = POOL
     (tmp_path / "prefect.yaml").write_text(yaml.safe_dump(project | {"deployments": [template]}))
     installation.run("prefect", "--no-prompt", "deploy", "--all", cwd=tmp_path)
-    yield worker
-    worker.stop()
+    return worker
 
 
 def children(part: Part) -> list[str]:
@@ -42,9 +40,10 @@ def children(part: Part) -> list[str]:
 async def test_a_night_is_closed_by_the_process_worker_and_waits_without_a_process(
     process_worker: Part, nights: Nights
 ) -> None:
-    await due_together([nights], upstreamWaitDuration="PT20S")
+    await due_together([nights], upstream_wait=18)
     assert (await nights.deployment()).work_pool_name == POOL
 
+    await until("a process to start", lambda: children(process_worker))
     run = await nights.reach("WaitForUpstream")
     assert run.state
     wakes_at = run.state.state_details.scheduled_time

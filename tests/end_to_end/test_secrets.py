@@ -7,18 +7,20 @@ that are planted on purpose, one in each place, show that the search would find 
 """
 
 import asyncio
+import base64
 import json
 import os
+import pickle
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 from secrets import token_urlsafe
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote_plus, urlsplit
 
 import httpx
 import pytest
@@ -68,10 +70,12 @@ from tests.end_to_end.leaks import (
 )
 
 BATCH = "eod"
-LEAD = timedelta(seconds=15)
+LEAD = timedelta(seconds=20)
 """From asking for a configuration to its night: long enough on a busy machine."""
 
 LOUD = {
+    "PREFECT_DEBUG_MODE": "true",
+    "PREFECT_INTERNAL_LOGGING_LEVEL": "DEBUG",
     "PREFECT_LOGGING_LEVEL": "DEBUG",
     "PREFECT_SERVER_LOGGING_LEVEL": "DEBUG",
     "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "true",
@@ -81,11 +85,9 @@ COLLECTOR = """
 import gc, threading, time
 
 def collect():
-    time.sleep(5)
-    gc.freeze()
     while True:
-        time.sleep(0.5)
-        gc.collect()
+        time.sleep(0.2)
+        gc.collect(1)
 
 gc.disable()
 threading.Thread(target=collect, daemon=True).start()
@@ -106,6 +108,10 @@ QUOTING = {
 def canary() -> str:
     """Something that looks like a token."""
     return f"at-{token_urlsafe(24)}"
+
+
+TOKEN = canary()
+CLIENT_SECRET = f"""a {TOKEN} %+:&'"é\\/="""  # what breaks naive encodings
 
 
 def quoting(endpoint: str, status: int, *, count: int = 1, **body: object) -> Fault:
@@ -232,6 +238,7 @@ class Stage:
     """What errors told, and the logs of this process."""
     planted: dict[str, str] = field(default_factory=dict)
     """Canaries by the place in which the search must find them."""
+    worker_log: bytes = b""
     leaks: list[Leak] = field(default_factory=list)
     """All that the search found, canaries included."""
 
@@ -246,10 +253,8 @@ async def stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage
     """All that happens; the tests look at what it left behind."""
     home = tmp_path_factory.mktemp("secrets")
     (home / "tmp").mkdir()
-    word = canary()
-    client_secret = f"""a {word} %+:&'"é\\/="""
     key = ECKey.generate_key("P-256")
-    settings = SandboxSettings(client_secret=client_secret, client_public_jwk=key.as_dict(False))
+    settings = SandboxSettings(client_secret=CLIENT_SECRET, client_public_jwk=key.as_dict(False))
     log_everything(home / "logging.yml")
     (home / "python").mkdir()
     (home / "python" / "sitecustomize.py").write_text(COLLECTOR)
@@ -270,10 +275,10 @@ async def stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage
             temporary_settings({PREFECT_API_URL: installation.api_url, **here}),
             everything_logged() as log,
         ):
-            credentials = [client_secret, word, str(key.as_dict(True)["d"])]
+            credentials = [CLIENT_SECRET, TOKEN, str(key.as_dict(True)["d"])]
             stage = Stage(installation, sandbox, credentials)
             server = OAuthServer(
-                issuer=sandbox_url, client_id=settings.client_id, client_secret=client_secret
+                issuer=sandbox_url, client_id=settings.client_id, client_secret=CLIENT_SECRET
             )
             await _live(stage, server, key)
             await _plant(stage)
@@ -286,6 +291,7 @@ async def stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage
             **watch.seen(),
             **stage.told,
         }
+        stage.worker_log = places["file worker.log"]
         stage.leaks = search(places, [*stage.secrets, *stage.planted.values()])
         yield stage
 
@@ -318,12 +324,14 @@ async def _configure(stage: Stage) -> None:
     # One after the other: writers that meet on SQLite wait for each other in ever longer pauses.
     for course in COURSES:
         if course.tenant != "by-command-line":
-            await _configure_one(stage, course.tenant)
+            await _configure_one(stage, course)
 
 
-async def _configure_one(stage: Stage, tenant: str) -> None:
+async def _configure_one(stage: Stage, course: Course) -> None:
+    tenant = course.tenant
+    leads = [timedelta(hours=1) if course.ends == "UNCONFIGURED" else LEAD]
     try:
-        for lead in (timedelta(hours=1), LEAD) if tenant == "bumpy" else (LEAD,):
+        for lead in leads * 2 if tenant == "bumpy" else leads:
             token = stage.sandbox.subject_token(tenant)
             await journeys.configure_batch(_request(tenant, clock.now() + lead), token)
     except journeys.JourneyFailedError as error:
@@ -504,6 +512,33 @@ def test_every_tenant_meets_what_was_in_store(stage: Stage, course: Course) -> N
     played = [event.fault for event in stage.sandbox.events() if event.tenant_id == course.tenant]
     assert played.count("echo") == sum(f.count for f in course.faults if f.kind == "echo")
     assert {fault.kind for fault in course.faults} <= set(played)
+
+
+def test_libraries_logged_all_they_could(stage: Stage) -> None:
+    for library in (b"httpcore.http11", b"asyncio", b"prefect._internal", b"websockets.client"):
+        assert b"DEBUG" in stage.worker_log[: stage.worker_log.index(library)].splitlines()[-1]
+
+
+def spelt(spell: Callable[[str], str]) -> bytes:
+    return f"before {spell(CLIENT_SECRET)} after".encode()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        spelt(str),
+        spelt(lambda secret: json.dumps({"nested": json.dumps(secret)})),
+        spelt(ascii),
+        spelt(quote_plus),
+        spelt(lambda secret: base64.b64encode(f"ab{secret}cd".encode()).decode()),
+        json.dumps(base64.encodebytes(pickle.dumps(["x" * 50, CLIENT_SECRET])).decode()).encode(),
+        f"Bearer {TOKEN[:17]}...".encode(),
+        f"... {TOKEN[-15:]}".encode(),
+    ],
+)
+def test_a_secret_is_recognised_however_it_is_spelt(text: bytes) -> None:
+    assert search({"here": text}, [CLIENT_SECRET, TOKEN])
+    assert not search({"here": text}, [canary(), "some % other + secret"])
 
 
 @pytest.mark.parametrize(

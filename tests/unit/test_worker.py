@@ -1,0 +1,47 @@
+"""The worker, where its own doings cross with what Prefect says about them."""
+# ruff: noqa: SLF001  (the moments that matter last for milliseconds: they are set up, not met)
+
+from typing import cast
+from uuid import UUID, uuid4
+
+import anyio
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.responses import WorkerFlowRunResponse
+from prefect.states import Pending
+
+from deployments.recovery import Owner, recover
+from deployments.worker import BatchCloseWorker
+
+ME = Owner("worker", "this-very-process")
+
+
+class PrefectThatAnswersLate:
+    """Says that a run is Pending, by which time the worker that asked has taken it."""
+
+    def __init__(self, run: FlowRun, taken_meanwhile: set[UUID]) -> None:
+        self.run = run
+        self.taken_meanwhile = taken_meanwhile
+
+    async def read_flow_runs(self, **_filters: object) -> list[FlowRun]:
+        """The run as it was, after the worker has taken it."""
+        self.taken_meanwhile.add(self.run.id)
+        return [self.run]
+
+
+async def test_a_run_that_comes_back_while_it_is_being_ended_is_left_for_the_next_look() -> None:
+    # As a run does that begins to wait for less than the worker looks ahead.
+    worker = BatchCloseWorker("pool", name="worker", limit=2)
+    run = FlowRun(id=uuid4(), flow_id=uuid4())
+    worker._limiter = anyio.CapacityLimiter(2)
+    worker._limiter.acquire_on_behalf_of_nowait(run.id)
+    worker._executing.add(run.id)
+    due = WorkerFlowRunResponse(work_pool_id=uuid4(), work_queue_id=uuid4(), flow_run=run)
+    assert await worker._submit_scheduled_flow_runs([due]) == []
+
+
+async def test_a_run_that_is_taken_while_prefect_answers_is_not_taken_for_abandoned() -> None:
+    run = FlowRun(id=uuid4(), flow_id=uuid4(), state=Pending(message=f"Taken by {ME}"))
+    held: set[UUID] = set()
+    late = cast("PrefectClient", PrefectThatAnswersLate(run, held))
+    assert await recover(late, "pool", ME, held) == []
