@@ -259,10 +259,7 @@ async def stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage
     (home / "python").mkdir()
     (home / "python" / "sitecustomize.py").write_text(COLLECTOR)
     python_path = os.pathsep.join([str(home / "python"), os.environ.get("PYTHONPATH", "")])
-    here = {
-        PREFECT_HOME: home,
-        PREFECT_RESULTS_PERSIST_BY_DEFAULT: True,
-    }
+    here = {PREFECT_HOME: home, PREFECT_RESULTS_PERSIST_BY_DEFAULT: True}
     watch = ProcessWatch()
     watch.start()
     with (
@@ -285,12 +282,7 @@ async def stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage
             await asyncio.sleep(2)  # for the logs and events that Prefect sends in the background
             stage.told["log of this process"] = log.getvalue().encode()
         watch.end()
-        places = {
-            **files_of(installation),
-            **api_of(installation),
-            **watch.seen(),
-            **stage.told,
-        }
+        places = files_of(installation) | api_of(installation) | watch.seen() | stage.told
         stage.worker_log = places["file worker.log"]
         stage.leaks = search(places, [*stage.secrets, *stage.planted.values()])
         yield stage
@@ -512,6 +504,10 @@ def test_every_tenant_meets_what_was_in_store(stage: Stage, course: Course) -> N
     played = [event.fault for event in stage.sandbox.events() if event.tenant_id == course.tenant]
     assert played.count("echo") == sum(f.count for f in course.faults if f.kind == "echo")
     assert {fault.kind for fault in course.faults} <= set(played)
+
+
+def test_no_run_succeeds_whose_tokens_prefect_does_not_store(stage: Stage) -> None:
+    assert "Completed" not in {stage.ends["configure"][0], stage.ends["daily-close"][0]}
 
 
 def test_libraries_logged_all_they_could(stage: Stage) -> None:

@@ -1,0 +1,107 @@
+"""Runs that a dead worker left behind, in a real Prefect API; the workers are only its records."""
+
+from collections.abc import AsyncIterator
+from uuid import UUID, uuid4
+
+import pytest
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.states import Completed, Pending, Running
+
+from deployments import recovery
+from deployments.recovery import OWNER_LABEL, Owner, recover
+from flows.daily_close import daily_close
+
+ME = Owner("me", "0123")
+OTHER = Owner("other", "4567")
+
+
+@pytest.fixture
+async def client(prefect_api: None) -> AsyncIterator[PrefectClient]:
+    async with get_client() as client:
+        yield client
+
+
+@pytest.fixture
+async def pool(client: PrefectClient) -> str:
+    """A work pool that no other test uses, in which this worker is heard of."""
+    name = f"pool-{uuid4().hex[:8]}"
+    await client.create_work_pool(WorkPoolCreate(name=name, type="batch-close"))
+    await beat(client, name, ME)
+    return name
+
+
+async def beat(client: PrefectClient, pool: str, worker: Owner) -> None:
+    await client.send_worker_heartbeat(pool, worker.worker, heartbeat_interval_seconds=10)
+
+
+async def run_of(client: PrefectClient, pool: str, owner: Owner, state: State[None]) -> UUID:
+    deployment = await daily_close.ato_deployment(
+        f"in-{pool}", work_pool_name=pool, parameters={"tenant_id": "acme", "batch_id": "eod"}
+    )
+    run = await client.create_flow_run_from_deployment(await deployment.aapply())
+    await client.set_flow_run_state(run.id, Pending(message=f"Taken by {owner}"))
+    await client.update_flow_run_labels(run.id, {OWNER_LABEL: str(owner)})
+    if not state.is_pending():
+        await client.set_flow_run_state(run.id, state, force=True)
+    return run.id
+
+
+async def read(client: PrefectClient, run_id: UUID) -> FlowRun:
+    return await client.read_flow_run(run_id)
+
+
+@pytest.mark.parametrize("state", [Pending(), Running()], ids=["pending", "running"])
+async def test_a_run_whose_worker_is_not_heard_of_any_more_goes_on(
+    client: PrefectClient, pool: str, state: State[None]
+) -> None:
+    run_id = await run_of(client, pool, OTHER, state)
+
+    await recover(client, pool, ME, executing=())
+
+    assert (await read(client, run_id)).state_name == "HandedOver"
+
+
+async def test_a_run_of_this_worker_from_before_its_restart_goes_on(
+    client: PrefectClient, pool: str
+) -> None:
+    run_id = await run_of(client, pool, Owner(ME.worker, "before"), Running())
+
+    await recover(client, pool, ME, executing=())
+
+    assert (await read(client, run_id)).state_name == "HandedOver"
+
+
+async def test_a_run_that_a_living_worker_executes_is_left_alone(
+    client: PrefectClient, pool: str
+) -> None:
+    await beat(client, pool, OTHER)
+    others = await run_of(client, pool, OTHER, Running())
+    mine = await run_of(client, pool, ME, Running())
+
+    assert await recover(client, pool, ME, executing=[mine]) == []
+
+    assert (await read(client, others)).state_name == "Running"
+    assert (await read(client, mine)).state_name == "Running"
+
+
+async def test_a_worker_that_has_been_silent_for_too_long_is_taken_for_dead(
+    client: PrefectClient, pool: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await beat(client, pool, OTHER)
+    run_id = await run_of(client, pool, OTHER, Running())
+    await beat(client, pool, ME)
+    monkeypatch.setattr(recovery, "SILENT_FOR", recovery.SILENT_FOR * 0)
+
+    await recover(client, pool, ME, executing=())
+
+    assert (await read(client, run_id)).state_name == "HandedOver"
+
+
+async def test_a_run_that_has_ended_is_left_alone(client: PrefectClient, pool: str) -> None:
+    run_id = await run_of(client, pool, OTHER, Completed())
+
+    await recover(client, pool, ME, executing=())
+
+    assert (await read(client, run_id)).state_name == "Completed"
