@@ -21,6 +21,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import BlockDocumentUpdate
 from prefect.exceptions import ObjectNotFound
 from prefect.logging import get_logger
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 
 from blocks import clock, lock
@@ -217,15 +218,29 @@ async def _overwrite(binding: Binding, document_id: UUID, grant: Grant) -> None:
     update = BlockDocumentUpdate(data={"value": _to_json(grant)}, merge_existing_data=False)
     for pause in STORE_PAUSES:
         try:
-            async with get_client() as client:
-                await client.update_block_document(document_id, update)
+            # Prefect's client would pause for up to half a minute between attempts of its own.
+            with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+                async with get_client() as client:
+                    await client.update_block_document(document_id, update)
+        except ObjectNotFound:
+            break
         except httpx.HTTPError as error:
+            if _is_final(error):
+                break
             logger.warning("The grant of %s is not stored yet: %s", binding, _trouble(error))
             await asyncio.sleep(pause)
         else:
             return
     raise GrantError(
-        f"Prefect did not store the refreshed OAuth grant of {binding} in time: configure it again."
+        f"Prefect did not store the refreshed OAuth grant of {binding}: configure it again."
+    )
+
+
+def _is_final(error: httpx.HTTPError) -> bool:
+    return (
+        isinstance(error, httpx.HTTPStatusError)
+        and error.response.is_client_error
+        and error.response.status_code not in {408, 425, 429}
     )
 
 
