@@ -15,10 +15,15 @@ NIGHTS_SHOWN = 62
 
 
 async def show(binding: Binding, outcomes: Sequence[LastBatch]) -> None:
-    """Add these nights to the binding's history; a night shown before is replaced."""
+    """Add these nights to the binding's history, in place of what it said of them before.
+
+    A night that was closed stays closed: what came after could not undo it.
+    """
     key = f"nights-{binding.slug}"
     rows = {row["occurrence"]: row for row in await _shown(key)}
+    closed = {night for night, row in rows.items() if row["status"] == "CLOSED"}
     changed = {row["occurrence"]: row for row in map(_row, outcomes)}
+    changed = {night: row for night, row in changed.items() if night not in closed}
     if changed.items() <= rows.items():
         return
     nights = sorted((rows | changed).values(), key=lambda row: row["occurrence"])

@@ -239,11 +239,12 @@ async def _require_alive(binding: Binding, server: OAuthServer) -> None:
 async def _undo(binding: Binding, replaced: Grant | None) -> None:
     """Leave no grant behind that nobody would use.
 
-    Without an earlier schedule that is the new one. With one, the nights go on with the new grant,
+    Without a schedule that runs that is the new one. With one, the nights go on with the new grant,
     and it is the replaced one.
     """
     server = await systems.oauth_server()
-    if replaced is None:
+    scheduled = await deployment.find(binding)
+    if scheduled is None or scheduled.paused:
         await grants.revoke(await grants.delete(binding), server)
-    elif server.revoke_replaced:
+    elif replaced and server.revoke_replaced:
         await grants.revoke(replaced, server)
