@@ -21,7 +21,9 @@ os.environ["BATCH_CLOSE_SHORTEST_INTERVAL"] = "PT5S"  # nights of seconds must b
 SETTINGS = {
     # A run becomes Late after this, instead of after 15 seconds: tests look at late runs.
     "PREFECT_SERVER_SERVICES_LATE_RUNS_AFTER_SECONDS": "2",
-    "PREFECT_SERVER_SERVICES_LATE_RUNS_LOOP_SECONDS": "1",
+    "PREFECT_SERVER_SERVICES_LATE_RUNS_LOOP_SECONDS": "3",
+    # Nothing here has automations, and SQLite is locked less often without their bookkeeping.
+    "PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED": "false",
 }
 
 

@@ -26,7 +26,7 @@ from flows.contract import DailyOrdersBatchCloseConfigRequest
 
 PROJECT = Path(__file__).parents[2] / "prefect.yaml"
 
-PATIENCE = 90.0
+PATIENCE = 150.0
 """Seconds. Everything here takes a few, but the machine may be busy with something else."""
 
 
@@ -55,7 +55,7 @@ async def due_together(
     began = time.monotonic()
     for nights in everyone:
         await nights.configure(in_seconds(3600), **changed)
-    slower = min(max(1.0, (time.monotonic() - began) / len(everyone)), 5.0)
+    slower = min(max(1.0, (time.monotonic() - began) / len(everyone)), 2.0)
     soon = in_seconds(4 + 2 * slower)
     changed["upstreamWaitDuration"] = f"PT{upstream_wait * slower:.0f}S"
     changed["replicationDelayDuration"] = f"PT{replication_delay * slower:.0f}S"
