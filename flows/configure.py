@@ -18,6 +18,7 @@ from blocks.binding import Binding
 from blocks.caller_token import CallerTokenError
 from blocks.deployment import ScheduleError
 from blocks.grant import Grant, GrantError
+from blocks.lock import only_holder
 from blocks.oauth import GrantLostError, OAuthError, OAuthServer
 from flows.admission import InvalidRequestError, parse_request
 from flows.contract import DailyOrdersBatchCloseConfigOutcome, DailyOrdersBatchCloseConfigRequest
@@ -186,8 +187,16 @@ async def configure(  # noqa: PLR0913, PLR0917  (the seed's request, field by fi
 async def _configure(
     request: DailyOrdersBatchCloseConfigRequest, access_token_block: str
 ) -> DailyOrdersBatchCloseConfigOutcome:
-    """The steps of the configuration in their order."""
+    """One configuration of this binding at a time: two would undo each other's schedule."""
     binding = Binding(request.tenant_id, request.batch_id)
+    async with only_holder(f"configure-{binding.slug}"):
+        return await _steps(binding, request, access_token_block)
+
+
+async def _steps(
+    binding: Binding, request: DailyOrdersBatchCloseConfigRequest, access_token_block: str
+) -> DailyOrdersBatchCloseConfigOutcome:
+    """The steps of the configuration in their order."""
     replaced = await _obtain_grant(binding, access_token_block)
     try:
         await configure_schedule(binding, request)

@@ -1,6 +1,5 @@
 """A whole installation: a real Prefect server, real workers and the sandbox, each a process."""
 
-import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from uuid import uuid4
 
@@ -16,8 +15,6 @@ from deployments.sandbox.client import SandboxClient
 from deployments.stack import Part, Stack, stack
 from tests.end_to_end.nights import Nights
 
-os.environ["BATCH_CLOSE_SHORTEST_INTERVAL"] = "PT5S"  # nights of seconds must be asked for
-
 SETTINGS = {
     # A run becomes Late after this, instead of after 15 seconds: tests look at late runs.
     "PREFECT_SERVER_SERVICES_LATE_RUNS_AFTER_SECONDS": "2",
@@ -28,7 +25,17 @@ SETTINGS = {
 
 
 @pytest.fixture(scope="package")
-async def installation(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
+def nights_of_seconds() -> Iterator[None]:
+    """They must be asked for, here and in every process that is started from here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BATCH_CLOSE_SHORTEST_INTERVAL", "PT5S")
+        yield
+
+
+@pytest.fixture(scope="package")
+async def installation(
+    tmp_path_factory: pytest.TempPathFactory, nights_of_seconds: None
+) -> AsyncIterator[Stack]:
     """Server and sandbox, deployed and with the blocks saved; workers are each test's own."""
     with stack(tmp_path_factory.mktemp("installation"), **SETTINGS) as running:
         running.start_sandbox()

@@ -58,7 +58,7 @@ from flows.admission import InvalidRequestError
 from flows.configure import configure
 from flows.contract import DailyOrdersBatchCloseConfigRequest
 from flows.daily_close import daily_close
-from tests.end_to_end.leaks import (
+from tests.secrets.leaks import (
     Leak,
     ProcessWatch,
     api_of,
