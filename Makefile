@@ -5,16 +5,19 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check clean
+.PHONY: demo test check clean tests/unit tests/flows tests/secrets tests/end_to_end
 
 demo: $(VENV)/installed            ## two nights in a minute; KEEP=1 leaves it running
 	@$(BIN)/python -m deployments.demo $(if $(KEEP),--keep) $(if $(ROTATION),--rotation $(ROTATION))
 
 # Each folder in a process of its own: what Prefect keeps for one server must not meet the next.
-TESTS := tests/unit tests/flows tests/secrets tests/end_to_end
+# Two at a time; but the end-to-end tests, which look at the clock, alone.
+test: $(VENV)/installed-dev        ## every test; `make tests/unit` runs a part
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target tests/flows tests/unit tests/secrets
+	@$(MAKE) --no-print-directory tests/end_to_end
 
-test: $(VENV)/installed-dev        ## every test
-	@set -e; for folder in $(TESTS); do echo "== $$folder"; $(BIN)/python -m pytest -q $$folder; done
+tests/unit tests/flows tests/secrets tests/end_to_end: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -q $@
 
 check: $(VENV)/installed-dev       ## lint, format and types
 	$(BIN)/ruff check .
