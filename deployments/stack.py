@@ -78,7 +78,9 @@ class Stack:
 
     def start_server(self) -> Part:
         """Start the Prefect server and wait until it answers."""
-        part = self._start("server", ["prefect", "server", "start", "--port", str(self.port)])
+        part = self._start(
+            "server", ["-m", "deployments.embedded_server", "--port", str(self.port)]
+        )
         self._wait(part, lambda: _answers(f"{self.api_url}/health"))
         return part
 

@@ -9,7 +9,6 @@ that are planted on purpose, one in each place, show that the search would find 
 import asyncio
 import base64
 import json
-import os
 import pickle
 import subprocess
 import sys
@@ -80,20 +79,6 @@ LOUD = {
     "PREFECT_SERVER_LOGGING_LEVEL": "DEBUG",
     "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "true",
 }
-
-COLLECTOR = """
-import gc, threading, time
-
-def collect():
-    while True:
-        time.sleep(0.2)
-        gc.collect(1)
-
-gc.disable()
-threading.Thread(target=collect, daemon=True).start()
-"""
-"""Collects garbage beside the event loop, where it freezes Prefect's server on SQLite for a minute:
-freeing a cursor that "database is locked" left behind waits for its connection's mutex."""
 
 QUOTING = {
     "ok": False,
@@ -256,16 +241,13 @@ async def stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage
     key = ECKey.generate_key("P-256")
     settings = SandboxSettings(client_secret=CLIENT_SECRET, client_public_jwk=key.as_dict(False))
     log_everything(home / "logging.yml")
-    (home / "python").mkdir()
-    (home / "python" / "sitecustomize.py").write_text(COLLECTOR)
-    python_path = os.pathsep.join([str(home / "python"), os.environ.get("PYTHONPATH", "")])
     here = {PREFECT_HOME: home, PREFECT_RESULTS_PERSIST_BY_DEFAULT: True}
     watch = ProcessWatch()
     watch.start()
     with (
         running_sandbox(settings) as sandbox_url,
         SandboxClient(sandbox_url) as sandbox,
-        stack(home, TMPDIR=str(home / "tmp"), PYTHONPATH=python_path, **LOUD) as installation,
+        stack(home, TMPDIR=str(home / "tmp"), **LOUD) as installation,
     ):
         installation.start_server()
         with (
