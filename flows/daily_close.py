@@ -153,6 +153,8 @@ async def daily_close(
 async def _close(night: Night) -> LastBatch:
     """The steps of the night in their order, and how it ended."""
     try:
+        # A worker looks some seconds ahead, and may begin a run before its time.
+        await wait_until(night.occurrence, name="Scheduled")
         night.refuse_late()
         if not night.is_refreshed:
             await update_tokens(night, await run_batch(night))
