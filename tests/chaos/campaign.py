@@ -1,0 +1,92 @@
+"""A seeded campaign: rounds of trials on one installation, and a table of how they ended."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from deployments.demo import create_work_pool
+from deployments.sandbox.client import SandboxClient
+from deployments.sandbox.settings import Rotation
+from tests.chaos import blows, trials
+from tests.chaos.arena import Arena, arena
+from tests.chaos.blows import Blow
+from tests.chaos.judge import Finding
+from tests.chaos.rounds import Round
+from tests.chaos.systems import save_impatient_blocks
+
+ROUND = 10
+"""Trials in a round."""
+
+
+@dataclass
+class Campaign:
+    """So many trials, all drawn from the seed."""
+
+    trials: int
+    seed: int
+    workers: int = 1
+    only: str | None = None
+    """The name of the one blow that falls in every round, on trials without faults of their own."""
+    findings: list[Finding] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+
+    async def fight(self, home: Path, **settings: str) -> None:
+        """Play every round."""
+        with (
+            arena(home, **settings) as installation,
+            temporary_settings({PREFECT_API_URL: installation.stack.api_url}),
+        ):
+            await create_work_pool()
+            await save_impatient_blocks(installation.outside_url)
+            installation.stack.run("prefect", "--no-prompt", "deploy", "--all")
+            for number, size in enumerate(self._sizes()):
+                await self._round(installation, number, size)
+
+    def _sizes(self) -> Iterator[int]:
+        for done in range(0, self.trials, ROUND):
+            yield min(ROUND, self.trials - done)
+
+    async def _round(self, installation: Arena, number: int, size: int) -> None:
+        chance = Random(f"{self.seed} {number}")  # noqa: S311  (repeatable is the point)
+        rotation: Rotation = chance.choice(("strict", "grace"))
+        blow = self._blow(chance, size)
+        field = trials.draw(chance, size, blow.name, rotation, calm=self.only is not None)
+        installation.start_sandbox(rotation)
+        if not installation.workers:
+            installation.start_workers(self.workers)
+        with SandboxClient(installation.stack.sandbox_url) as sandbox:
+            found = await Round(installation, sandbox, field, blow).play()
+            self._judge_round(found, sandbox, f"round {number}, {rotation}, {blow.name}")
+        for name in installation.revive():
+            self.wrong.append(f"round {number}, {blow.name}: {name} gave up")
+
+    def _blow(self, chance: Random, size: int) -> Blow:
+        blow = blows.draw(chance, size)
+        while self.only and blow.name != self.only:
+            blow = blows.draw(chance, size)
+        return blow
+
+    def _judge_round(self, found: Sequence[Finding], sandbox: SandboxClient, name: str) -> None:
+        verdict = sandbox.verdict()
+        lost = sum(finding.trial.fault is not None or finding.lost_in_flight for finding in found)
+        for count in ("early", "double_close", "rekeyed"):
+            if getattr(verdict, count):
+                self.wrong.append(f"{name}: {count}={getattr(verdict, count)}")
+        if verdict.reuse > lost:
+            self.wrong.append(f"{name}: reuse={verdict.reuse}")
+        for finding in found:
+            self.wrong += [f"{name}: {finding.trial.name}: {it}" for it in finding.wrong]
+        self.findings += found
+        endings = Counter(str(finding.ending) for finding in found)
+        print(f"{len(self.findings):4} {name}: {dict(endings)}", flush=True)  # noqa: T201
+
+
+def run(campaign: Campaign, home: Path, **settings: str) -> Campaign:
+    """Play the whole campaign."""
+    asyncio.run(campaign.fight(home, **settings))
+    return campaign
