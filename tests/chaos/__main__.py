@@ -7,11 +7,12 @@ exit status is 0 only if nothing was lost, doubled or stuck.
 """
 
 import argparse
+import asyncio
 import shutil
 import tempfile
 from pathlib import Path
 
-from tests.chaos.campaign import Campaign, run
+from tests.chaos.campaign import Campaign
 from tests.chaos.table import table
 
 SETTINGS = {
@@ -34,7 +35,8 @@ def main() -> int:
     campaign = Campaign(options.trials, options.seed, options.workers, options.only)
     home = Path(tempfile.mkdtemp(prefix="daily-orders-chaos-"))
     try:
-        run(campaign, home, **SETTINGS)
+        on_postgres = options.db == "postgres"
+        asyncio.run(campaign.fight(home, on_postgres=on_postgres, **SETTINGS))
     finally:
         if options.keep:
             print(f"kept: {home}")  # noqa: T201

@@ -4,14 +4,15 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
 from blocks import clock
+from deployments import postgres
 from deployments.sandbox.settings import Rotation
-from deployments.stack import Part, Stack, stack
+from deployments.stack import Part, Stack, free_port, stack
 from tests.chaos.hardships import Target
 from tests.chaos.relay import Relay, relays
 
@@ -59,6 +60,9 @@ class Arena:
                 _signal(workers[0], signal.SIGTERM)
             case "worker, asleep":
                 _signal(workers[0], signal.SIGSTOP)
+            case "one worker":
+                self.kills.append(clock.now())
+                _signal(workers[0], signal.SIGKILL)
             case _:
                 if target in {"server", "both"}:
                     _signal(self._server, signal.SIGKILL)
@@ -75,7 +79,7 @@ class Arena:
         if target == "worker, asleep":
             threading.Event().wait(ASLEEP_SECONDS)
             _signal(next(iter(self.workers.values())), signal.SIGCONT)
-        elif target != "server":
+        elif target not in {"server", "one worker"}:
             for name, worker in list(self.workers.items()):
                 if target != "worker, politely" or worker is next(iter(self.workers.values())):
                     worker.process.wait(60)
@@ -98,13 +102,17 @@ class Arena:
 
 
 @contextmanager
-def arena(home: Path, **settings: str) -> Iterator[Arena]:
+def arena(home: Path, *, on_postgres: bool = False, **settings: str) -> Iterator[Arena]:
     """An installation with its relays, and with nothing but the Prefect server started."""
-    with stack(home, **settings) as installation:
+    with ExitStack() as everything:
+        if on_postgres:
+            url = everything.enter_context(postgres.database(free_port()))
+            settings["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = url
+        installation = everything.enter_context(stack(home, **settings))
         prefect, outside = Relay(installation.port), Relay(0)
-        with relays(prefect, outside):
-            installation.start_server()
-            yield Arena(installation, prefect, outside)
+        everything.enter_context(relays(prefect, outside))
+        installation.start_server()
+        yield Arena(installation, prefect, outside)
 
 
 def _signal(part: Part, number: signal.Signals) -> None:

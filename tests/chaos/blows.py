@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Literal
 
-from tests.chaos.hardships import MOMENTS, TARGETS, TROUBLES, WAITS, Moment, Target, Trouble
+from tests.chaos.hardships import MOMENTS, TROUBLES, WAITS, Moment, Target, Trouble
 from tests.chaos.relay import Trap
 
 Side = Literal["before", "after"]
@@ -74,7 +74,7 @@ class Disturbance:
 Blow = Kill | KillInWait | Disturbance
 
 
-def draw(chance: Random, trials: int, targets: tuple[Target, ...] = TARGETS) -> Blow:
+def draw(chance: Random, trials: int, targets: tuple[Target, ...]) -> Blow:
     """A blow for a round of so many trials."""
     kind = chance.random()
     target = chance.choice(targets)

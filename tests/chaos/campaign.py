@@ -1,6 +1,5 @@
 """A seeded campaign: rounds of trials on one installation, and a table of how they ended."""
 
-import asyncio
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from deployments.sandbox.settings import Rotation
 from tests.chaos import blows, trials
 from tests.chaos.arena import Arena, arena
 from tests.chaos.blows import Blow
+from tests.chaos.hardships import TARGETS, Target
 from tests.chaos.judge import Finding
 from tests.chaos.rounds import Round
 from tests.chaos.systems import save_impatient_blocks
@@ -35,10 +35,10 @@ class Campaign:
     findings: list[Finding] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
 
-    async def fight(self, home: Path, **settings: str) -> None:
+    async def fight(self, home: Path, *, on_postgres: bool, **settings: str) -> None:
         """Play every round."""
         with (
-            arena(home, **settings) as installation,
+            arena(home, on_postgres=on_postgres, **settings) as installation,
             temporary_settings({PREFECT_API_URL: installation.stack.api_url}),
         ):
             await create_work_pool()
@@ -62,14 +62,16 @@ class Campaign:
         with SandboxClient(installation.stack.sandbox_url) as sandbox:
             found = await Round(installation, sandbox, field, blow).play()
             self._judge_round(found, sandbox, f"round {number}, {rotation}, {blow.name}")
-        for name in installation.revive():
-            self.wrong.append(f"round {number}, {blow.name}: {name} gave up")
+        dead = installation.revive()
+        if len(dead) > blow.name.startswith("one worker"):
+            self.wrong.append(f"round {number}, {blow.name}: {' and '.join(dead)} gave up")
 
     def _blow(self, chance: Random, size: int) -> Blow:
-        blow = blows.draw(chance, size)
-        while self.only and blow.name != self.only:
-            blow = blows.draw(chance, size)
-        return blow
+        targets: tuple[Target, ...] = (*TARGETS, "one worker") if self.workers > 1 else TARGETS
+        while True:
+            blow = blows.draw(chance, size, targets)
+            if self.only in {None, blow.name}:
+                return blow
 
     def _judge_round(self, found: Sequence[Finding], sandbox: SandboxClient, name: str) -> None:
         verdict = sandbox.verdict()
@@ -84,9 +86,3 @@ class Campaign:
         self.findings += found
         endings = Counter(str(finding.ending) for finding in found)
         print(f"{len(self.findings):4} {name}: {dict(endings)}", flush=True)  # noqa: T201
-
-
-def run(campaign: Campaign, home: Path, **settings: str) -> Campaign:
-    """Play the whole campaign."""
-    asyncio.run(campaign.fight(home, **settings))
-    return campaign

@@ -133,7 +133,7 @@ WIRE_FAULTS = [
     ),
 ]
 
-Target = Literal["worker", "server", "both", "worker, politely", "worker, asleep"]
+Target = Literal["worker", "server", "both", "worker, politely", "worker, asleep", "one worker"]
 Wire = Literal["prefect", "outside"]
 
 
@@ -174,6 +174,7 @@ MOMENTS = [
 ]
 WAITS = ("WaitForUpstream", "ReplicationDelay")
 TARGETS: tuple[Target, ...] = ("worker", "server", "both", "worker, politely", "worker, asleep")
+"""All workers, unless it says one; "one worker" stays dead, and others take over from it."""
 
 
 @dataclass(frozen=True)
