@@ -27,14 +27,14 @@ def database(port: int) -> Iterator[str]:
 
     Raises PostgresMissingError, and subprocess.CalledProcessError if it does not start.
     """
-    programs = _programs()
+    folder = programs()
     home = Path(tempfile.mkdtemp(prefix="daily-orders-postgres-"))
     user = _user(home)
     data = str(home / "data")
-    control = [str(programs / "pg_ctl"), "-D", data, "-w", "-s"]
+    control = [str(folder / "pg_ctl"), "-D", data, "-w", "-s"]
     options = f"-p {port} -h 127.0.0.1 -k {home} -c max_connections=200"
     try:
-        _run([str(programs / "initdb"), "-D", data, "-A", "trust", "-U", "prefect"], user)
+        _run([str(folder / "initdb"), "-D", data, "-A", "trust", "-U", "prefect"], user)
         _run([*control, "-l", str(home / "log"), "-o", options, "start"], user)
         try:
             yield f"postgresql+asyncpg://prefect@127.0.0.1:{port}/postgres"
@@ -57,12 +57,12 @@ def process_ids(port: int) -> list[int]:
     return first + [int(pid) for pid, parent, _ in rows if int(parent) in first]
 
 
-def _programs() -> Path:
-    for folder in sorted(DEBIAN.glob("*/bin"), reverse=True):
-        if (folder / "initdb").exists():
-            return folder
-    if found := shutil.which("initdb"):
-        return Path(found).parent
+def programs() -> Path:
+    """The folder of PostgreSQL's own programs; raises PostgresMissingError."""
+    for found in sorted(DEBIAN.glob("*/bin/initdb"), reverse=True):
+        return found.parent
+    if elsewhere := shutil.which("initdb"):
+        return Path(elsewhere).parent
     raise PostgresMissingError("PostgreSQL is not installed: apt-get install postgresql")
 
 

@@ -30,9 +30,18 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--db", choices=["sqlite", "postgres"], default="sqlite")
     parser.add_argument("--only", metavar="BLOW", help="'worker: before snapshot', for instance")
+    parser.add_argument("--rotation", choices=["strict", "grace"], help="instead of either")
+    parser.add_argument("--access-token-seconds", type=int, help="instead of 6 or 300")
     parser.add_argument("--keep", action="store_true", help="keep the logs and the database")
     options = parser.parse_args()
-    campaign = Campaign(options.trials, options.seed, options.workers, options.only)
+    campaign = Campaign(
+        options.trials,
+        options.seed,
+        options.workers,
+        options.only,
+        options.rotation,
+        options.access_token_seconds,
+    )
     home = Path(tempfile.mkdtemp(prefix="daily-orders-chaos-"))
     try:
         on_postgres = options.db == "postgres"

@@ -36,13 +36,19 @@ class Arena:
         """Where the workers find the OAuth server and the Orders API."""
         return f"http://127.0.0.1:{self.outside.port}"
 
-    def start_sandbox(self, rotation: Rotation) -> None:
+    def start_sandbox(
+        self, rotation: Rotation, *, grace_seconds: float = 60, access_token_seconds: int = 300
+    ) -> None:
         """Start a sandbox that rotates so, in place of the one there is."""
         for part in [part for part in self.stack.parts if part.name == "sandbox"]:
             part.stop()
             self.stack.parts.remove(part)
             part.log.unlink()
-        self.stack.start_sandbox("--rotation", rotation, "--grace-seconds", "60")
+        self.stack.start_sandbox(
+            f"--rotation={rotation}",
+            f"--grace-seconds={grace_seconds:g}",
+            f"--access-token-seconds={access_token_seconds}",
+        )
         self.outside.target_port = int(self.stack.sandbox_url.rpartition(":")[2])
 
     def start_workers(self, number: int) -> None:

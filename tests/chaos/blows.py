@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Literal
 
-from tests.chaos.hardships import MOMENTS, TROUBLES, WAITS, Moment, Target, Trouble
+from tests.chaos.hardships import MOMENTS, TROUBLES, WAITS, Moment, Phase, Target, Trouble
 from tests.chaos.relay import Trap
 
 Side = Literal["before", "after"]
@@ -43,7 +43,7 @@ class Disturbance:
     """Prefect's API misbehaves towards the worker, from the nth such request on."""
 
     trouble: Trouble
-    phase: Literal["configure", "close"]
+    phase: Phase
     nth: int
 
     @property
@@ -82,7 +82,8 @@ def draw(chance: Random, trials: int, targets: tuple[Target, ...]) -> Blow:
         return KillInWait(target, chance.choice(WAITS))
     if kind < 0.3:
         trouble = chance.choice(TROUBLES)
-        phase = "close" if trouble.moment else chance.choice(("configure", "close"))
+        anywhen: tuple[Phase, ...] = ("configure", "close")
+        phase = "close" if trouble.moment else chance.choice(anywhen)
         return Disturbance(trouble, phase, _nth(chance, trials, is_any=not trouble.moment))
     moment = chance.choice(MOMENTS)
     is_any = moment.name.startswith("anything")

@@ -8,6 +8,7 @@ from random import Random
 
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from blocks.oauth import OAuthServer
 from deployments.demo import create_work_pool
 from deployments.sandbox.client import SandboxClient
 from deployments.sandbox.settings import Rotation
@@ -22,6 +23,9 @@ from tests.chaos.systems import save_impatient_blocks
 ROUND = 10
 """Trials in a round."""
 
+AT_ONCE = OAuthServer.model_fields["refreshes_at_once"].default
+"""How many grants may be lost with a worker: its refreshes under way."""
+
 
 @dataclass
 class Campaign:
@@ -32,6 +36,8 @@ class Campaign:
     workers: int = 1
     only: str | None = None
     """The name of the one blow that falls in every round, on trials without faults of their own."""
+    rotation: Rotation | None = None
+    access_token_seconds: int | None = None
     findings: list[Finding] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
 
@@ -54,14 +60,17 @@ class Campaign:
     async def _round(self, installation: Arena, number: int, size: int) -> None:
         chance = Random(f"{self.seed} {number}")  # noqa: S311  (repeatable is the point)
         rotation: Rotation = chance.choice(("strict", "grace"))
+        rotation = self.rotation or rotation
+        life = chance.choice((6, 300))
+        life = self.access_token_seconds or life
         blow = self._blow(chance, size)
         field = trials.draw(chance, size, blow.name, rotation, calm=self.only is not None)
-        installation.start_sandbox(rotation)
+        installation.start_sandbox(rotation, access_token_seconds=life)
         if not installation.workers:
             installation.start_workers(self.workers)
         with SandboxClient(installation.stack.sandbox_url) as sandbox:
             found = await Round(installation, sandbox, field, blow).play()
-            self._judge_round(found, sandbox, f"round {number}, {rotation}, {blow.name}")
+            self._judge_round(found, sandbox, f"round {number}, {rotation}, {life} s, {blow.name}")
         dead = installation.revive()
         if len(dead) > blow.name.startswith("one worker"):
             self.wrong.append(f"round {number}, {blow.name}: {' and '.join(dead)} gave up")
@@ -81,6 +90,9 @@ class Campaign:
                 self.wrong.append(f"{name}: {count}={getattr(verdict, count)}")
         if verdict.reuse > lost:
             self.wrong.append(f"{name}: reuse={verdict.reuse}")
+        in_flight = sum(finding.lost_in_flight for finding in found)
+        if in_flight > AT_ONCE:
+            self.wrong.append(f"{name}: the grant is lost of {in_flight} tenants")
         for finding in found:
             self.wrong += [f"{name}: {finding.trial.name}: {it}" for it in finding.wrong]
         self.findings += found

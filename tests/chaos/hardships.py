@@ -61,15 +61,16 @@ def _of_exchanges() -> list[WireFault]:
 
 def _of_refreshes() -> list[WireFault]:
     at: Endpoint = "token.refresh"
+    spoilt: list[tuple[str, FaultKind, dict[str, Any]]] = [
+        ("reply lost", "reset_after", {}),
+        ("slow past the timeout", "slow", {"seconds": 6}),
+        ("truncated", "truncated", {}),
+        ("cut off", "cut_body", {}),
+        ("500 after the work", "status_after", {"status": 500}),
+    ]
     lost = [
         WireFault(f"refresh: {name}", at, kind, costs_strict=True, details=details)
-        for name, kind, details in (
-            ("reply lost", "reset_after", {}),
-            ("slow past the timeout", "slow", {"seconds": 6}),
-            ("truncated", "truncated", {}),
-            ("cut off", "cut_body", {}),
-            ("500 after the work", "status_after", {"status": 500}),
-        )
+        for name, kind, details in spoilt
     ]
     refused = [
         WireFault(f"refresh: {name}", at, "status", FAILED, details=_refusal(status, error))
@@ -135,6 +136,7 @@ WIRE_FAULTS = [
 
 Target = Literal["worker", "server", "both", "worker, politely", "worker, asleep", "one worker"]
 Wire = Literal["prefect", "outside"]
+Phase = Literal["configure", "close"]
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,7 @@ class Moment:
     """A kind of request on one of the two wires at which a blow may fall."""
 
     name: str
-    phase: Literal["configure", "close"]
+    phase: Phase
     wire: Wire
     pattern: str
 
