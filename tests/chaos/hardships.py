@@ -37,6 +37,10 @@ class WireFault:
         return FAILED if self.costs_strict and rotation == "strict" else self.ends
 
 
+FOR_GOOD = {"count": 50}
+"""More often than anybody asks: whoever goes on after a crash meets it again."""
+
+
 def _refusal(status: int, error: str) -> dict[str, Any]:
     return {"status": status, "body": {"error": error}}
 
@@ -54,8 +58,8 @@ def _of_exchanges() -> list[WireFault]:
         WireFault(
             "exchange: refused", at, "status", REFUSED, details=_refusal(400, "invalid_request")
         ),
-        WireFault("exchange: no refresh token", at, "no_refresh_token", REFUSED),
-        WireFault("exchange: redirect", at, "redirect", REFUSED),
+        WireFault("exchange: no refresh token", at, "no_refresh_token", REFUSED, details=FOR_GOOD),
+        WireFault("exchange: redirect", at, "redirect", REFUSED, details=FOR_GOOD),
     ]
 
 
@@ -73,7 +77,9 @@ def _of_refreshes() -> list[WireFault]:
         for name, kind, details in spoilt
     ]
     refused = [
-        WireFault(f"refresh: {name}", at, "status", FAILED, details=_refusal(status, error))
+        WireFault(
+            f"refresh: {name}", at, "status", FAILED, details=FOR_GOOD | _refusal(status, error)
+        )
         for name, status, error in (
             ("invalid_grant", 400, "invalid_grant"),
             ("reuse as invalid_request", 400, "invalid_request"),
@@ -90,7 +96,7 @@ def _of_refreshes() -> list[WireFault]:
         WireFault("refresh: no new refresh token", at, "no_refresh_token"),
         WireFault("refresh: expires_in a string", at, "expires_in_string"),
         WireFault("refresh: no expires_in", at, "no_expires_in"),
-        WireFault("refresh: redirect", at, "redirect", FAILED),
+        WireFault("refresh: redirect", at, "redirect", FAILED, details=FOR_GOOD),
     ]
 
 
@@ -115,7 +121,10 @@ def _of_orders(at: Endpoint, name: str) -> list[WireFault]:
     ]
     return [
         *(WireFault(f"{name}: {it}", at, kind, details=how) for it, kind, how in survived),
-        *(WireFault(f"{name}: {it}", at, kind, FAILED, details=how) for it, kind, how in final),
+        *(
+            WireFault(f"{name}: {it}", at, kind, FAILED, details=FOR_GOOD | how)
+            for it, kind, how in final
+        ),
     ]
 
 
@@ -124,13 +133,19 @@ WIRE_FAULTS = [
     *_of_refreshes(),
     *_of_orders("orders.prepareSnapshot", "snapshot"),
     *_of_orders("orders.close", "close"),
-    WireFault("snapshot: no snapshotId", "orders.prepareSnapshot", "missing_snapshot_id", FAILED),
+    WireFault(
+        "snapshot: no snapshotId",
+        "orders.prepareSnapshot",
+        "missing_snapshot_id",
+        FAILED,
+        details=FOR_GOOD,
+    ),
     WireFault(
         "close: closed by somebody else",
         "orders.close",
         "status",
         FAILED,
-        details=_refusal(409, "already_closed"),
+        details=FOR_GOOD | _refusal(409, "already_closed"),
     ),
 ]
 
