@@ -1,5 +1,6 @@
 """The outside systems of this installation, as its saved blocks describe them."""
 
+import time
 from typing import TypeVar
 
 from prefect.blocks.core import Block
@@ -10,7 +11,12 @@ from blocks.orders import OrdersApi
 DOCUMENT = "orders-batch"
 """The name under which both blocks are saved."""
 
+KEPT_SECONDS = 30.0
+"""So long a process goes on with what it read: the same for every tenant, and it seldom changes."""
+
 AnyBlock = TypeVar("AnyBlock", bound=Block)
+
+_kept: dict[type[Block], tuple[float, Block]] = {}
 
 
 class NotSavedError(Exception):
@@ -28,6 +34,15 @@ async def orders_api() -> OrdersApi:
 
 
 async def _load(kind: type[AnyBlock]) -> AnyBlock:
+    read_at, block = _kept.get(kind, (-KEPT_SECONDS, None))
+    if isinstance(block, kind) and time.monotonic() - read_at < KEPT_SECONDS:
+        return block
+    block = await _read(kind)
+    _kept[kind] = (time.monotonic(), block)
+    return block
+
+
+async def _read(kind: type[AnyBlock]) -> AnyBlock:
     try:
         return await kind.aload(DOCUMENT)
     except ValueError:

@@ -27,7 +27,7 @@ from prefect.utilities.engine import propose_state
 
 from blocks import clock
 
-OWNER_LABEL = "daily-orders.worker.instance"
+TAKEN_BY = "Taken by "
 SILENT_FOR = timedelta(seconds=40)
 """A worker that has not been heard of for this long, four heartbeats, is taken for dead."""
 
@@ -45,14 +45,19 @@ class Owner:
     def __str__(self) -> str:
         return f"{self.worker} {self.instance}"
 
+    @property
+    def mark(self) -> str:
+        """What the state of a run says that this process has taken: should it die, others know."""
+        return f"{TAKEN_BY}{self}"
+
     @classmethod
     def of(cls, run: FlowRun) -> Self | None:
-        """Who took this run: a Pending state says it at once, a label from then on."""
-        text = str(run.labels.get(OWNER_LABEL, ""))
-        if run.state and run.state.is_pending() and run.state.name == "Pending":
-            text = (run.state.message or "").removeprefix("Taken by ")
-        worker, _, instance = text.rpartition(" ")
-        return cls(worker, instance) if instance else None
+        """Who took this run, as its state says; None if it was no worker of this kind."""
+        message = (run.state and run.state.message) or ""
+        if not message.startswith(TAKEN_BY):
+            return None
+        worker, _, instance = message.removeprefix(TAKEN_BY).rpartition(" ")
+        return cls(worker, instance)
 
 
 async def recover(

@@ -27,7 +27,7 @@ from blocks.oauth import GrantLostError, OAuthError
 from blocks.orders import Closed, OrdersError, Snapshot, idempotency_key
 from flows.contract import DailyOrdersBatchCloseConfigRequest
 from flows.night import Night, NightError, TooLateError
-from flows.waiting import PREFECT_TROUBLE, go_on_later, wait_until
+from flows.waiting import PREFECT_TROUBLE, go_on_later, kept, wait_until
 
 UNKNOWN = "The close was sent, but its answer was lost: look in the Orders API whether it happened."
 
@@ -52,7 +52,7 @@ async def update_tokens(night: Night, grant: Grant) -> None:
 
 async def wait_for_upstream(night: Night) -> None:
     """Wait until upstream systems are done, counted from the scheduled start."""
-    await wait_until(night.upstream_done_at, name="WaitForUpstream")
+    await wait_until(night.upstream_done_at, name="WaitForUpstream", keep=night)
     night.refuse_late()
 
 
@@ -72,7 +72,7 @@ async def prepare_batch_snapshot(night: Night) -> Snapshot:
 
 async def replication_delay(night: Night) -> None:
     """Wait until the snapshot has reached every replica, counted from when it was taken."""
-    await wait_until(night.replicated_at, name="ReplicationDelay")
+    await wait_until(night.replicated_at, name="ReplicationDelay", keep=night)
     night.refuse_late()
 
 
@@ -191,6 +191,8 @@ async def _stop_schedule(night: Night, lost: GrantLostError) -> None:
 async def _open_night(
     binding: Binding, configured: DailyOrdersBatchCloseConfigRequest | None
 ) -> Night:
+    if isinstance(night := kept(), Night):
+        return night
     context = FlowRunContext.get()
     run = context.flow_run if context else None
     if run and run.state:

@@ -15,6 +15,7 @@ from typing import NoReturn
 from uuid import UUID
 
 import httpx
+from cachetools import LRUCache
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
@@ -40,11 +41,17 @@ SLEPT_IN_PLACE = timedelta(seconds=3)
 """A wait this short costs less slept than ended and begun again."""
 
 
-async def wait_until(moment: datetime, *, name: str) -> None:
+_kept: LRUCache[UUID, tuple[UUID, object]] = LRUCache(10_000)
+
+
+async def wait_until(moment: datetime, *, name: str, keep: object = None) -> None:
     """Return at `moment` (aware), or at once if it has passed.
 
     A longer wait of a deployed run raises `prefect.exceptions.Pause`, which ends the run's process
     in the Prefect state `name`; the run comes back here, from the flow's first line, at `moment`.
+    What it is to `keep`, it finds with `kept` if the same process wakes it, and nobody else has had
+    it in the meantime; so that must be no more than what is stored.
+
     Called directly from Python (no deployment, so no worker that would pick it up again) the flow
     sleeps in its own process.
     """
@@ -55,7 +62,16 @@ async def wait_until(moment: datetime, *, name: str) -> None:
         if run is None or run.deployment_id is None or left <= SLEPT_IN_PLACE:
             await asyncio.sleep(left.total_seconds())
         else:
-            await _end_run_until(moment, name, run.id)
+            await _end_run_until(moment, name, run.id, keep)
+
+
+def kept() -> object:
+    """What this run kept in memory for its wait, if it is woken from that very wait."""
+    context = FlowRunContext.get()
+    run = context.flow_run if context else None
+    state_id, thing = _kept.pop(run.id, (None, None)) if run else (None, None)
+    # Our worker's runs show the state that they were found in.
+    return thing if run and state_id == run.state_id else None
 
 
 async def go_on_later(trouble: Exception) -> None:
@@ -76,11 +92,16 @@ async def go_on_later(trouble: Exception) -> None:
     raise trouble
 
 
-async def _end_run_until(moment: datetime, name: str, run_id: UUID) -> NoReturn:
+async def _end_run_until(
+    moment: datetime, name: str, run_id: UUID, keep: object = None
+) -> NoReturn:
     message = f"until {moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
     waiting: State[None] = Scheduled(name=name, scheduled_time=moment, message=message)
     async with get_client() as client:
-        raise Pause(state=await propose_state(client, waiting, flow_run_id=run_id))
+        state: State[None] = await propose_state(client, waiting, flow_run_id=run_id)
+    if keep is not None:
+        _kept[run_id] = (state.id, keep)
+    raise Pause(state=state)
 
 
 def _calm(record: logging.LogRecord) -> bool:

@@ -6,6 +6,7 @@ from contextlib import AbstractAsyncContextManager
 from weakref import WeakKeyDictionary
 
 from anyio import CancelScope
+from cachetools import LRUCache
 from prefect.logging import get_logger
 from pydantic import SecretStr
 
@@ -16,6 +17,9 @@ from blocks.grant.model import Grant, GrantError, GrantMissingError
 from blocks.oauth import GrantLostError, OAuthError, OAuthServer
 
 logger = get_logger("grant")
+
+_recent: LRUCache[Binding, Grant] = LRUCache(10_000)
+"""What this process refreshed lately: an access token is used again without being read again."""
 
 _turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
 
@@ -41,6 +45,7 @@ async def store(binding: Binding, grant: Grant) -> Grant | None:
         except GrantMissingError:
             replaced = None
         await document.write(binding, grant)
+        _recent.pop(binding, None)
         return replaced
 
 
@@ -73,7 +78,9 @@ async def access_token(
     def is_usable(grant: Grant) -> bool:
         return grant.usable_access_token(clock.now()) not in (None, rejected)
 
-    grant = await load(binding)
+    grant = _recent.get(binding)
+    if grant is None or not is_usable(grant):
+        grant = await load(binding)
     if not is_usable(grant):
         grant = await refresh(binding, server, unless=is_usable)
     if grant.access_token is None:
@@ -89,6 +96,7 @@ async def delete(binding: Binding) -> Grant | None:
         except GrantMissingError:
             return None
         await found.remove()
+        _recent.pop(binding, None)
     return found.grant
 
 
@@ -123,4 +131,5 @@ async def _rotate(found: document.Document, server: OAuthServer) -> Grant:
             await found.overwrite(found.grant.lost(str(lost)))
             raise
         await found.overwrite(fresh)
+    _recent[found.binding] = fresh
     return fresh

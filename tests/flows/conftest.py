@@ -13,7 +13,7 @@ from prefect.settings import (
     temporary_settings,
 )
 
-from blocks import clock, deployment
+from blocks import clock, deployment, systems
 from blocks.binding import Binding
 from blocks.orders import Pace
 from deployments.demo import save_blocks
@@ -98,6 +98,11 @@ def batches(sandbox: SandboxClient, settable_clock: SettableClock) -> Callable[.
 @pytest.fixture
 def batch(batches: Callable[..., Batch], binding: Binding) -> Batch:
     return batches(binding)
+
+
+@pytest.fixture(autouse=True)
+def blocks_are_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(systems, "KEPT_SECONDS", 0)
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.states import Completed, Pending, Running
 
 from deployments import recovery
-from deployments.recovery import OWNER_LABEL, Owner, recover
+from deployments.recovery import Owner, recover
 from flows.daily_close import daily_close
 
 ME = Owner("me", "0123")
@@ -41,10 +41,10 @@ async def run_of(client: PrefectClient, pool: str, owner: Owner, state: State[No
         f"in-{pool}", work_pool_name=pool, parameters={"tenant_id": "acme", "batch_id": "eod"}
     )
     run = await client.create_flow_run_from_deployment(await deployment.aapply())
-    await client.set_flow_run_state(run.id, Pending(message=f"Taken by {owner}"))
-    await client.update_flow_run_labels(run.id, {OWNER_LABEL: str(owner)})
+    await client.set_flow_run_state(run.id, Pending(message=owner.mark))
     if not state.is_pending():
-        await client.set_flow_run_state(run.id, state, force=True)
+        taken = state.model_copy(update={"message": owner.mark})
+        await client.set_flow_run_state(run.id, taken, force=True)
     return run.id
 
 

@@ -37,7 +37,7 @@ async def test_a_run_that_comes_back_while_it_is_being_ended_is_left_for_the_nex
     run = FlowRun(id=uuid4(), flow_id=uuid4())
     worker._limiter = anyio.CapacityLimiter(2)
     worker._limiter.acquire_on_behalf_of_nowait(run.id)
-    worker._executing.add(run.id)
+    worker._executing[run.id] = anyio.CancelScope()
     due = WorkerFlowRunResponse(work_pool_id=uuid4(), work_queue_id=uuid4(), flow_run=run)
     assert await worker._submit_scheduled_flow_runs([due]) == []
 

@@ -1,0 +1,109 @@
+"""Executes one flow run in the event loop that calls it, among many others.
+
+What Prefect's own engine does, without what it does for each run anew, which a thousand runs at
+once cannot afford: a thread with an event loop and a websocket that listens for the run's
+suspension, an API client with its certificates, and API calls that read the run once more.
+"""
+
+import asyncio
+from contextlib import suppress
+from typing import Any
+
+from prefect import Flow
+from prefect._internal.engine import resolve_custom_flow_run_name
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.context import FlowRunContext
+from prefect.exceptions import Abort, Pause
+from prefect.flows import FlowStateHook
+from prefect.logging.loggers import flow_run_logger
+from prefect.results import get_result_store
+from prefect.states import Running, exception_to_failed_state, return_value_to_state
+from prefect.utilities.engine import propose_state
+
+
+class NotPlainError(Exception):
+    """The flow needs what only Prefect's own engine does."""
+
+
+def require_plain(flow: Flow[..., Any]) -> Flow[..., Any]:
+    """The flow, if it can be executed here; raises NotPlainError."""
+    if flow.isasync and not flow.isgenerator and not flow.retries and not flow.timeout_seconds:
+        return flow
+    raise NotPlainError(
+        f"{flow.name} is not an async flow without retries and timeout of its own: deploy it to a"
+        " work pool of another type."
+    )
+
+
+async def execute(flow: Flow[..., Any], run: FlowRun, client: PrefectClient, *, taken: str) -> None:
+    """Execute the run up to its end or its next wait.
+
+    Args:
+        flow: An async flow without retries and timeout of its own.
+        run: The run, which this process has taken.
+        client: Prefect's API.
+        taken: What its state says of who executes it.
+    """
+    running: State[None] = Running(message=taken)
+    with suppress(Abort, Pause):  # somebody withdrew it; or it waits
+        run.state = await propose_state(client, running, flow_run_id=run.id)
+        with await _context(flow, run, client):
+            await _execute(flow, run, client)
+
+
+async def _execute(flow: Flow[..., Any], run: FlowRun, client: PrefectClient) -> None:
+    await _name(flow, run, client)
+    logger = flow_run_logger(run, flow)
+    logger.info("Beginning flow run %r for flow %r", run.name, flow.name)
+    await _call_hooks(flow.on_running_hooks, flow, run)
+    state = await _outcome(flow, run)
+    run.state = await propose_state(client, state, flow_run_id=run.id)
+    logger.info("Finished in state %s", run.state)
+    hooks = flow.on_completion_hooks if run.state.is_completed() else flow.on_failure_hooks
+    await _call_hooks(hooks, flow, run)
+
+
+async def _outcome(flow: Flow[..., Any], run: FlowRun) -> State[Any]:
+    store = get_result_store()
+    try:
+        parameters = flow.validate_parameters(run.parameters)
+        result = await flow.fn(**parameters)
+        return await return_value_to_state(result, result_store=store)
+    except Exception as error:  # noqa: BLE001  (whatever a flow raises is how it failed)
+        flow_run_logger(run, flow).exception("Encountered exception during execution: %r", error)
+        return await exception_to_failed_state(error, result_store=store)
+
+
+async def _name(flow: Flow[..., Any], run: FlowRun, client: PrefectClient) -> None:
+    if not flow.flow_run_name:
+        return
+    name = resolve_custom_flow_run_name(flow=flow, parameters=run.parameters)
+    if name != run.name:
+        await client.set_flow_run_name(run.id, name)
+        run.name = name
+
+
+async def _context(flow: Flow[..., Any], run: FlowRun, client: PrefectClient) -> FlowRunContext:
+    return FlowRunContext(
+        flow=flow,
+        flow_run=run,
+        parameters=run.parameters,
+        client=client,
+        task_runner=flow.task_runner,
+        result_store=await get_result_store().aupdate_for_flow(flow),
+        persist_result=False,
+    )
+
+
+async def _call_hooks(
+    hooks: list[FlowStateHook[..., Any]] | None, flow: Flow[..., Any], run: FlowRun
+) -> None:
+    state = run.state or Running()
+    for hook in hooks or []:
+        try:
+            done = hook(flow, run, state)
+            if asyncio.iscoroutine(done):
+                await done
+        except Exception:  # noqa: BLE001  (a hook looks on; it cannot fail the run)
+            flow_run_logger(run, flow).exception("A hook failed.")
