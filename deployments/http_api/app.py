@@ -1,0 +1,37 @@
+"""The ASGI app, put together."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from importlib.metadata import version
+
+from fastapi import FastAPI
+
+from blocks import systems
+from blocks.oauth import OAuthServer
+from deployments.http_api import batch_routes, journey_routes, openapi, probes, refusals
+from deployments.http_api.board import Board
+from deployments.http_api.callers import Callers
+from deployments.http_api.prefect import Prefect
+
+
+def create_app(load: Callable[[], Awaitable[OAuthServer]] = systems.oauth_server) -> FastAPI:
+    """The Journeys API on the Prefect that the settings name (PREFECT_API_URL).
+
+    Args:
+        load: Where the OAuth Server block comes from.
+    """
+    app = FastAPI(
+        version=version("daily-orders-batch-close"),
+        redirect_slashes=False,
+        docs_url="/docs",
+        redoc_url=None,
+    )
+    app.state.prefect = Prefect()
+    app.state.callers = Callers(app.state.prefect, load)
+    app.state.board = Board(app.state.prefect)
+    app.state.stopping = asyncio.Event()
+    for routes in (batch_routes, journey_routes, probes):
+        app.include_router(routes.router)
+    refusals.install(app)
+    openapi.install(app)
+    return app
