@@ -1,8 +1,5 @@
 """The Journeys API: configure a batch and see how it went, over HTTP.
 
-One ASGI app: `uvicorn --factory deployments.http_api:create_app`, or `python -m deployments.serve`.
+One ASGI app: `python -m deployments.serve`, or any other way to run one, such as
+`uvicorn --factory deployments.http_api.app:create_app`.
 """
-
-from deployments.http_api.app import create_app
-
-__all__ = ["create_app"]

@@ -63,7 +63,7 @@ def _drop_unused_refusals(document: dict[str, Any]) -> None:
 
 def main() -> None:
     """Print the document."""
-    from deployments.http_api.app import create_app  # noqa: PLC0415  (the app imports this file)
+    from deployments.http_api.app import create_app  # noqa: PLC0415  (the app installs this)
 
     json.dump(create_app().openapi(), sys.stdout, indent=2, ensure_ascii=False)
     sys.stdout.write("\n")
