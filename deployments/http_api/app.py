@@ -11,7 +11,6 @@ from blocks.oauth import OAuthServer
 from deployments.http_api import batch_routes, journey_routes, openapi, probes, refusals
 from deployments.http_api.board import Board
 from deployments.http_api.callers import Callers
-from deployments.http_api.prefect import Prefect
 
 
 def create_app(load: Callable[[], Awaitable[OAuthServer]] = systems.oauth_server) -> FastAPI:
@@ -26,9 +25,8 @@ def create_app(load: Callable[[], Awaitable[OAuthServer]] = systems.oauth_server
         docs_url="/docs",
         redoc_url=None,
     )
-    app.state.prefect = Prefect()
-    app.state.callers = Callers(app.state.prefect, load)
-    app.state.board = Board(app.state.prefect)
+    app.state.callers = Callers(load)
+    app.state.board = Board()
     app.state.stopping = asyncio.Event()
     for routes in (batch_routes, journey_routes, probes):
         app.include_router(routes.router)

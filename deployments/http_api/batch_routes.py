@@ -12,7 +12,7 @@ from deployments import batches
 from deployments.http_api.callers import Identified
 from deployments.http_api.operations import described
 from deployments.http_api.paths import BATCHES
-from deployments.http_api.prefect import WRITE_SECONDS, Prefect
+from deployments.http_api.prefect import WRITE, prefect_at_hand
 from deployments.http_api.shapes import Batch
 
 router = APIRouter(tags=["batches (extension)"])
@@ -51,17 +51,15 @@ Named = Annotated[Binding, Depends(binding_in_path)]
 async def get_batch(request: Request, binding: Named, caller: Identified) -> Batch:
     """The configured batch: its schedule, its next occurrence, how its nights ended."""
     _require(caller, binding)
-    prefect: Prefect = request.app.state.prefect
-    async with prefect.at_hand():
+    async with prefect_at_hand():
         return Batch.of(request, await batches.describe(binding))
 
 
 @router.delete(PATH, status_code=204, **described("endBatch"))
-async def end_batch(request: Request, binding: Named, caller: Identified) -> None:
+async def end_batch(binding: Named, caller: Identified) -> None:
     """End it: no further night is closed, its grant is forgotten and revoked. History stays."""
     _require(caller, binding)
-    prefect: Prefect = request.app.state.prefect
-    async with prefect.at_hand(WRITE_SECONDS):
+    async with prefect_at_hand(WRITE):
         await batches.end(binding)
 
 

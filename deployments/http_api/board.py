@@ -12,7 +12,7 @@ from uuid import UUID
 
 from deployments import journeys
 from deployments.http_api.memory import Memory
-from deployments.http_api.prefect import Prefect
+from deployments.http_api.prefect import prefect_at_hand
 from deployments.journeys import Journey
 
 FRESH = 0.5
@@ -26,8 +26,7 @@ Read = Callable[[Collection[UUID]], Awaitable[Mapping[UUID, Journey]]]
 class Board:
     """Journeys as they were a moment ago. Whether a caller may see one is not its business."""
 
-    def __init__(self, prefect: Prefect, read: Read = journeys.read) -> None:
-        self._prefect = prefect
+    def __init__(self, read: Read = journeys.read) -> None:
         self._read = read
         self._known: Memory[UUID, Journey] = Memory(REMEMBERED)
         self._wanted: dict[UUID, asyncio.Future[Journey | Exception]] = {}
@@ -69,7 +68,7 @@ class Board:
     async def _outcomes(self, ids: Collection[UUID]) -> Mapping[UUID, Journey | Exception]:
         """What came of each: an error is an outcome too, for everybody who waits for it."""
         try:
-            async with self._prefect.at_hand():
+            async with prefect_at_hand():
                 found = await self._read(ids)
         except Exception as error:  # noqa: BLE001  (raised again where it is awaited)
             return dict.fromkeys(ids, error)

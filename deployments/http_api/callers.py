@@ -15,7 +15,7 @@ from blocks import systems
 from blocks.http import is_safe_url
 from blocks.oauth import Caller, OAuthServer
 from deployments.http_api.memory import Memory
-from deployments.http_api.prefect import Prefect
+from deployments.http_api.prefect import prefect_at_hand
 from deployments.http_api.problems import Fault, ProblemError, unauthorized
 
 BELIEVED_FOR = 15.0
@@ -35,10 +35,8 @@ class Callers:
 
     def __init__(
         self,
-        prefect: Prefect,
         load: Callable[[], Awaitable[OAuthServer]] = systems.oauth_server,
     ) -> None:
-        self._prefect = prefect
         self._load = load
         self._server: Memory[str, OAuthServer] = Memory(1)
         self._callers: Memory[bytes, Caller] = Memory(10_000)
@@ -59,13 +57,13 @@ class Callers:
 
     async def check(self) -> None:
         """Raises what stands in the way of identifying anybody: Prefect away, no block saved."""
-        async with self._prefect.at_hand():
+        async with prefect_at_hand():
             self._server.put("", await self._load())
 
     async def _oauth_server(self) -> OAuthServer:
         server = self._server.get("", within=BLOCK_KEPT_FOR)
         if server is None:
-            async with self._prefect.at_hand():
+            async with prefect_at_hand():
                 server = await self._load()
             self._server.put("", server)
         return server

@@ -15,7 +15,7 @@ from deployments.http_api.hiding import without
 from deployments.http_api.idempotency import IdempotencyKey, read_key
 from deployments.http_api.operations import described
 from deployments.http_api.paths import RESULT, START, STATUS, status_url
-from deployments.http_api.prefect import WRITE_SECONDS, Prefect
+from deployments.http_api.prefect import WRITE, prefect_at_hand
 from deployments.http_api.shapes import JourneyOutcome, JourneyStatus, StartAccepted
 from deployments.http_api.waiting import seconds_to_wait, until_finished
 from deployments.journeys import Journey
@@ -54,9 +54,8 @@ async def start(
     wanted = await json_object(request)
     require_tenant(caller, wanted.get("tenantId", wanted.get("tenant_id")))
     key = read_key(idempotency_key)
-    prefect: Prefect = request.app.state.prefect
     try:
-        async with prefect.at_hand(WRITE_SECONDS):
+        async with prefect_at_hand(WRITE):
             journey_id = await journeys.start(wanted, token, idempotency_key=key)
     except InvalidRequestError as refused:
         errors = without(token, refused.errors)

@@ -3,23 +3,45 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 from prefect.context import AsyncClientContext
-from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+from prefect.settings import (
+    PREFECT_CLIENT_MAX_RETRIES,
+    PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED,
+    temporary_settings,
+)
 
-READ_SECONDS = 4.0
-WRITE_SECONDS = 20.0
-"""A start is ten calls of Prefect's, and ending a binding asks the OAuth server as well."""
+
+@dataclass(frozen=True)
+class Bounds:
+    """How long one request may keep Prefect busy.
+
+    Attributes:
+        seconds: For all of it.
+        retries: Of each call, 2, 4 and 8 seconds later: SQLite is often locked for a moment.
+            A Prefect that cannot be reached is not asked again.
+    """
+
+    seconds: float
+    retries: int
 
 
-class Prefect:
-    """One client at a time for all that a request asks of Prefect."""
+READ = Bounds(seconds=4, retries=1)
+WRITE = Bounds(seconds=15, retries=3)
 
-    @asynccontextmanager
-    async def at_hand(self, seconds: float = READ_SECONDS) -> AsyncIterator[None]:
-        """Raises TimeoutError after so many seconds, and Prefect's own errors at once."""
-        # Prefect's client would try again for minutes; once is for SQLite's moments of being
-        # locked.
-        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 1}):
-            async with asyncio.timeout(seconds), AsyncClientContext.get_or_create():
-                yield
+
+@asynccontextmanager
+async def prefect_at_hand(bounds: Bounds = READ) -> AsyncIterator[None]:
+    """One client of Prefect's for all that is asked of it here.
+
+    Raises TimeoutError beyond the bounds, and httpx.HTTPError as Prefect's client does.
+    """
+    settings = {
+        PREFECT_CLIENT_MAX_RETRIES: bounds.retries,
+        # One request more each time, and a Prefect that is away would be no HTTP error any more.
+        PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED: False,
+    }
+    with temporary_settings(settings):
+        async with asyncio.timeout(bounds.seconds), AsyncClientContext.get_or_create():
+            yield
