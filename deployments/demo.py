@@ -140,12 +140,14 @@ async def _three_calls(client: httpx.AsyncClient, wanted: object, watch: Watch) 
     """What a configuration UI does: start, ask for the status until it is done, get the result."""
     started = await client.post(START, json=wanted)
     _show(started, watch, "journeyId")
-    phase, location = "Running", started.raise_for_status().headers["Location"]
+    location = started.raise_for_status().headers["Location"]
+    phase = step = "Running"
     while phase == "Running":
         await asyncio.sleep(POLL_SECONDS)
-        status = await client.get(location)
-        _show(status, watch, "phase", "currentState")
-        phase = status.raise_for_status().json()["phase"]
+        status = (await client.get(location)).raise_for_status()
+        seen, (phase, step) = (phase, step), (status.json()["phase"], status.json()["currentState"])
+        if seen != (phase, step):
+            _show(status, watch, "phase", "currentState")
     _show(await client.get(started.json()["_links"]["result"]["href"]), watch, "output", "error")
 
 

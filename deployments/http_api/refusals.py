@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match, Route
 
 from blocks.caller_token import CallerTokenError
 from blocks.lock import LockedError
@@ -38,14 +39,23 @@ def install(app: FastAPI) -> None:
 
 
 def _handler(to_problem: Callable[[Any], ProblemError]) -> Callable[[Request, Exception], Response]:
-    def handle(_: Request, error: Exception) -> Response:
+    def handle(request: Request, error: Exception) -> Response:
         problem = to_problem(error)
+        if problem.problem.status == HTTPStatus.METHOD_NOT_ALLOWED:
+            problem.headers["Allow"] = ", ".join(_methods_at(request))
         if problem.problem.status == HTTPStatus.SERVICE_UNAVAILABLE:
             # Its kind only: the text of an HTTP error may quote what was sent.
             logger.warning("503 after %s", type(error).__name__)
         return problem.response()
 
     return handle
+
+
+def _methods_at(request: Request) -> list[str]:
+    """Every method of the path: the router names only those of the first route it found there."""
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    matching = [it for it in routes if it.matches(request.scope)[0] is not Match.NONE]
+    return sorted({method for route in matching for method in route.methods or ()})
 
 
 def _invalid(error: InvalidRequestError) -> ProblemError:
