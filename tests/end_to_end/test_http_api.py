@@ -139,7 +139,7 @@ async def test_it_refuses_to_listen_elsewhere_where_callers_are_not_verified(
     assert "caller_verification" in done.stderr
 
 
-@pytest.mark.usefixtures("journeys_api")
+@pytest.mark.usefixtures("worker", "journeys_api")
 async def test_schemathesis_finds_no_fault(
     installation: Stack, nights: Nights, tmp_path: Path
 ) -> None:
@@ -149,7 +149,12 @@ async def test_schemathesis_finds_no_fault(
     done = await asyncio.to_thread(
         subprocess.run,
         command,
-        env=installation.environment | {"TOKEN": nights.caller_token()},
+        env={
+            **installation.environment,
+            "TOKEN": nights.caller_token(),
+            "TENANT": nights.binding.tenant_id,
+            "PYTHONPATH": str(ROOT),
+        },
         cwd=tmp_path,
         capture_output=True,
         text=True,
