@@ -6,14 +6,13 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from blocks import systems
 from blocks.oauth import OAuthServer
 from deployments.http_api import batch_routes, journey_routes, openapi, probes, refusals
 from deployments.http_api.board import Board
-from deployments.http_api.callers import Callers
+from deployments.http_api.callers import Callers, saved_server
 
 
-def create_app(load: Callable[[], Awaitable[OAuthServer]] = systems.oauth_server) -> FastAPI:
+def create_app(load: Callable[[], Awaitable[OAuthServer]] = saved_server) -> FastAPI:
     """The Journeys API on the Prefect that the settings name (PREFECT_API_URL).
 
     Args:

@@ -23,10 +23,16 @@ REMEMBERED = 10_000
 Read = Callable[[Collection[UUID]], Awaitable[Mapping[UUID, Journey]]]
 
 
+async def read_from_prefect(ids: Collection[UUID]) -> Mapping[UUID, Journey]:
+    """The journeys as they are now."""
+    async with prefect_at_hand():
+        return await journeys.read(ids)
+
+
 class Board:
     """Journeys as they were a moment ago. Whether a caller may see one is not its business."""
 
-    def __init__(self, read: Read = journeys.read) -> None:
+    def __init__(self, read: Read = read_from_prefect) -> None:
         self._read = read
         self._known: Memory[UUID, Journey] = Memory(REMEMBERED)
         self._wanted: dict[UUID, asyncio.Future[Journey | Exception]] = {}
@@ -68,8 +74,7 @@ class Board:
     async def _outcomes(self, ids: Collection[UUID]) -> Mapping[UUID, Journey | Exception]:
         """What came of each: an error is an outcome too, for everybody who waits for it."""
         try:
-            async with prefect_at_hand():
-                found = await self._read(ids)
+            found = await self._read(ids)
         except Exception as error:  # noqa: BLE001  (raised again where it is awaited)
             return dict.fromkeys(ids, error)
         return {it: found.get(it) or journeys.unknown(it) for it in ids}

@@ -30,12 +30,18 @@ bearer = HTTPBearer(auto_error=False, description="The caller's own access token
 Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
 
 
+async def saved_server() -> OAuthServer:
+    """The OAuth Server block as it is saved now; raises NotSavedError."""
+    async with prefect_at_hand():
+        return await systems.oauth_server()
+
+
 class Callers:
     """Tells who calls, and remembers it for some seconds."""
 
     def __init__(
         self,
-        load: Callable[[], Awaitable[OAuthServer]] = systems.oauth_server,
+        load: Callable[[], Awaitable[OAuthServer]] = saved_server,
     ) -> None:
         self._load = load
         self._server: Memory[str, OAuthServer] = Memory(1)
@@ -57,14 +63,12 @@ class Callers:
 
     async def check(self) -> None:
         """Raises what stands in the way of identifying anybody: Prefect away, no block saved."""
-        async with prefect_at_hand():
-            self._server.put("", await self._load())
+        self._server.put("", await self._load())
 
     async def _oauth_server(self) -> OAuthServer:
         server = self._server.get("", within=BLOCK_KEPT_FOR)
         if server is None:
-            async with prefect_at_hand():
-                server = await self._load()
+            server = await self._load()
             self._server.put("", server)
         return server
 

@@ -1,4 +1,4 @@
-"""What no schema can say about a request that is to be accepted: whose it is, and when it is for."""
+"""What no schema can say of a request that is to be accepted: whose it is, and when it is due."""
 
 import os
 
