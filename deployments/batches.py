@@ -6,6 +6,7 @@
 An extension of the seed, which only starts journeys.
 """
 
+import asyncio
 from datetime import datetime
 from typing import Any, Self
 
@@ -81,7 +82,10 @@ async def describe(binding: Binding) -> Batch:
     found = await deployment.find(binding)
     if found is None:
         raise unknown(binding)
-    request = DailyOrdersBatchCloseConfigRequest.model_validate(found.parameters["configured"])
+    # In a thread: laying out 100000 nights takes a second, in which an API would answer nobody.
+    request = await asyncio.to_thread(
+        DailyOrdersBatchCloseConfigRequest.model_validate, found.parameters["configured"]
+    )
     last = (await context.load(binding)).last_batch
     return Batch(
         tenant_id=binding.tenant_id,

@@ -27,8 +27,10 @@ def create_app(load: Callable[[], Awaitable[OAuthServer]] = saved_server) -> Fas
     app.state.callers = Callers(load)
     app.state.board = Board()
     app.state.stopping = asyncio.Event()
-    for routes in (batch_routes, journey_routes, probes):
-        app.include_router(routes.router)
+    app.state.routes = []
+    for router in (batch_routes.router, journey_routes.router, probes.router):
+        app.include_router(router)
+        app.state.routes += router.routes
     refusals.install(app)
     openapi.install(app)
     return app

@@ -12,7 +12,7 @@ from deployments import batches
 from deployments.http_api.callers import Identified
 from deployments.http_api.operations import described
 from deployments.http_api.paths import BATCHES
-from deployments.http_api.prefect import WRITE, prefect_at_hand
+from deployments.http_api.prefect import WRITE_SECONDS, prefect_at_hand
 from deployments.http_api.shapes import Batch
 
 router = APIRouter(tags=["batches (extension)"])
@@ -59,7 +59,7 @@ async def get_batch(request: Request, binding: Named, caller: Identified) -> Bat
 async def end_batch(binding: Named, caller: Identified) -> None:
     """End it: no further night is closed, its grant is forgotten and revoked. History stays."""
     _require(caller, binding)
-    async with prefect_at_hand(WRITE):
+    async with prefect_at_hand(WRITE_SECONDS):
         await batches.end(binding)
 
 

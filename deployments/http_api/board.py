@@ -1,13 +1,15 @@
 """What is known of the journeys that clients poll: Prefect is asked once for all of them.
 
-A read costs Prefect some 50 ms of processor time, so fifty pollers would drown it. Here a journey
-that is polled is read twice a second at most, however many poll it, and all that are due are read
-together. An answer is therefore up to `FRESH + the time of one read` seconds old, and up to `STALE`
-while Prefect is slow; after that whoever asks waits, and is told so if Prefect is away.
+A read costs Prefect some 50 ms of processor time, so fifty pollers would drown it. Here all
+journeys that are polled are read together, in rounds that are `FRESH` seconds apart, however many
+poll them. Whoever asks gets what the last round found: a second old at most, and up to `STALE`
+seconds while Prefect is slow. Only for a journey that was not polled lately is a round begun at
+once, and waited for. If Prefect is away, who waits is told so.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from contextlib import suppress
 from uuid import UUID
 
 from deployments import journeys
@@ -16,7 +18,7 @@ from deployments.http_api.prefect import prefect_at_hand
 from deployments.journeys import Journey
 
 FRESH = 0.5
-STALE = 2.0
+STALE = 5.0
 FOREVER = float("inf")
 REMEMBERED = 10_000
 
@@ -36,6 +38,7 @@ class Board:
         self._read = read
         self._known: Memory[UUID, Journey] = Memory(REMEMBERED)
         self._wanted: dict[UUID, asyncio.Future[Journey | Exception]] = {}
+        self._urgent = asyncio.Event()
         self._reader: asyncio.Task[None] | None = None
 
     async def journey(self, journey_id: UUID) -> Journey:
@@ -48,28 +51,31 @@ class Board:
         reading = self._ask_for(journey_id)
         if known := self._known.get(journey_id, within=STALE):
             return known
+        self._urgent.set()
         found = await asyncio.shield(reading)
         if isinstance(found, Exception):
             raise found
         return found
 
     def _ask_for(self, journey_id: UUID) -> asyncio.Future[Journey | Exception]:
-        """Have it read with the next ones, unless that is on its way."""
+        """Have it read in the next round."""
         if journey_id not in self._wanted:
             self._wanted[journey_id] = asyncio.get_running_loop().create_future()
         if self._reader is None or self._reader.done():
-            self._reader = asyncio.create_task(self._read_wanted())
+            self._reader = asyncio.create_task(self._rounds())
         return self._wanted[journey_id]
 
-    async def _read_wanted(self) -> None:
+    async def _rounds(self) -> None:
         while self._wanted:
-            ids = list(self._wanted)[: journeys.READ_AT_ONCE]
-            found = await self._outcomes(ids)
-            for journey_id in ids:
-                outcome = found[journey_id]
-                if isinstance(outcome, Journey):
-                    self._known.put(journey_id, outcome)
-                self._wanted.pop(journey_id).set_result(outcome)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._urgent.wait(), FRESH)
+            self._urgent.clear()
+            due = list(self._wanted)
+            for start in range(0, len(due), journeys.READ_AT_ONCE):
+                ids = due[start : start + journeys.READ_AT_ONCE]
+                found = await self._outcomes(ids)
+                for journey_id in ids:
+                    self._wanted.pop(journey_id).set_result(found[journey_id])
 
     async def _outcomes(self, ids: Collection[UUID]) -> Mapping[UUID, Journey | Exception]:
         """What came of each: an error is an outcome too, for everybody who waits for it."""
@@ -77,4 +83,6 @@ class Board:
             found = await self._read(ids)
         except Exception as error:  # noqa: BLE001  (raised again where it is awaited)
             return dict.fromkeys(ids, error)
+        for journey_id, journey in found.items():
+            self._known.put(journey_id, journey)
         return {it: found.get(it) or journeys.unknown(it) for it in ids}

@@ -1,5 +1,6 @@
 """The seed's three operations: start a journey, get its status, get its result."""
 
+import asyncio
 from typing import Annotated
 from uuid import UUID
 
@@ -15,7 +16,7 @@ from deployments.http_api.hiding import without
 from deployments.http_api.idempotency import IdempotencyKey, read_key
 from deployments.http_api.operations import described
 from deployments.http_api.paths import RESULT, START, STATUS, status_url
-from deployments.http_api.prefect import WRITE, prefect_at_hand
+from deployments.http_api.prefect import WRITE_SECONDS, prefect_at_hand
 from deployments.http_api.shapes import JourneyOutcome, JourneyStatus, StartAccepted
 from deployments.http_api.waiting import seconds_to_wait, until_finished
 from deployments.journeys import Journey
@@ -55,7 +56,7 @@ async def start(
     require_tenant(caller, wanted.get("tenantId", wanted.get("tenant_id")))
     key = read_key(idempotency_key)
     try:
-        async with prefect_at_hand(WRITE):
+        async with prefect_at_hand(WRITE_SECONDS):
             journey_id = await journeys.start(wanted, token, idempotency_key=key)
     except InvalidRequestError as refused:
         errors = without(token, refused.errors)
@@ -94,7 +95,8 @@ async def get_result(request: Request, journey_id: JourneyId, caller: Identified
     """
     board: Board = request.app.state.board
     journey = _seen_by(caller, await board.journey(journey_id))
-    return JourneyOutcome.of(request, journey)
+    # In a thread, because reading the request again lays out all its nights.
+    return await asyncio.to_thread(JourneyOutcome.of, request, journey)
 
 
 def _seen_by(caller: Identified, journey: Journey) -> Journey:

@@ -4,44 +4,63 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Self
+from weakref import WeakKeyDictionary
 
-from prefect.context import AsyncClientContext
-from prefect.settings import (
-    PREFECT_CLIENT_MAX_RETRIES,
-    PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED,
-    temporary_settings,
-)
+from prefect.context import AsyncClientContext, SettingsContext
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+READ_SECONDS = 4.0
+WRITE_SECONDS = 15.0
+"""A start is ten calls of Prefect's, and ending a binding asks the OAuth server as well."""
+
+RETRIES = 2
+"""Of each call, after 2 and 4 seconds: SQLite is often locked for a moment. Left to itself,
+Prefect's client tries for minutes."""
 
 
 @dataclass(frozen=True)
-class Bounds:
-    """How long one request may keep Prefect busy.
+class _Kept:
+    """What is the same for all requests.
 
-    Attributes:
-        seconds: For all of it.
-        retries: Of each call, 2, 4 and 8 seconds later: SQLite is often locked for a moment.
-            A Prefect that cannot be reached is not asked again.
+    Making it takes a tenth of a second, in which the event loop would serve nobody.
     """
 
-    seconds: float
-    retries: int
+    base: SettingsContext
+    settings: SettingsContext
+    client: AsyncClientContext
+
+    @classmethod
+    async def on(cls, base: SettingsContext) -> Self:
+        """A client of Prefect's that is never closed, and the settings for it."""
+        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: RETRIES}):
+            settings = SettingsContext.get() or base
+            client = AsyncClientContext()
+            await client.client.__aenter__()
+        return cls(base, settings, client)
 
 
-READ = Bounds(seconds=4, retries=1)
-WRITE = Bounds(seconds=15, retries=3)
+_kept: WeakKeyDictionary[asyncio.AbstractEventLoop, _Kept] = WeakKeyDictionary()
 
 
 @asynccontextmanager
-async def prefect_at_hand(bounds: Bounds = READ) -> AsyncIterator[None]:
+async def prefect_at_hand(seconds: float = READ_SECONDS) -> AsyncIterator[None]:
     """One client of Prefect's for all that is asked of it here.
 
-    Raises TimeoutError beyond the bounds, and httpx.HTTPError as Prefect's client does.
+    Raises TimeoutError after so many seconds, and httpx.HTTPError as Prefect's client does.
     """
-    settings = {
-        PREFECT_CLIENT_MAX_RETRIES: bounds.retries,
-        # One request more each time, and a Prefect that is away would be no HTTP error any more.
-        PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED: False,
-    }
-    with temporary_settings(settings):
-        async with asyncio.timeout(bounds.seconds), AsyncClientContext.get_or_create():
+    kept = await _kept_here()
+    # Copies, because a context can be entered once only.
+    with kept.settings.model_copy(), kept.client.model_copy():
+        async with asyncio.timeout(seconds):
             yield
+
+
+async def _kept_here() -> _Kept:
+    loop, base = asyncio.get_running_loop(), SettingsContext.get()
+    if base is None:
+        raise RuntimeError("Prefect's settings are not loaded.")
+    kept = _kept.get(loop)
+    if kept is None or kept.base is not base:
+        kept = _kept[loop] = await _Kept.on(base)
+    return kept

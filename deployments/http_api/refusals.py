@@ -53,7 +53,7 @@ def _handler(to_problem: Callable[[Any], ProblemError]) -> Callable[[Request, Ex
 
 def _methods_at(request: Request) -> list[str]:
     """Every method of the path: the router names only those of the first route it found there."""
-    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    routes: list[Route] = request.app.state.routes
     matching = [it for it in routes if it.matches(request.scope)[0] is not Match.NONE]
     return sorted({method for route in matching for method in route.methods or ()})
 

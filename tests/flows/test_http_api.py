@@ -462,6 +462,7 @@ async def test_an_unknown_path_or_method_is_a_problem_too(client: Client) -> Non
     wrong = await client.call("PUT", START)
     assert wrong.status_code == 405
     assert wrong.headers["Allow"] == "POST"
+    assert (await client.call("PUT", f"{BATCHES}/a/b")).headers["Allow"] == "DELETE, GET"
 
 
 async def test_the_token_that_was_handed_over_is_the_callers(client: Client) -> None:

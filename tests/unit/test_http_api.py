@@ -58,6 +58,7 @@ def reader() -> Reader:
 def seconds(monkeypatch):
     """The clock of the board's memory, moved by hand."""
     clock = [0.0]
+    monkeypatch.setattr("deployments.http_api.board.FRESH", 0.02)
     monkeypatch.setattr(
         "deployments.http_api.board.Memory", lambda size: Memory(size, lambda: clock[0])
     )
@@ -97,7 +98,7 @@ async def test_an_answer_that_is_too_old_is_not_given(reader, seconds):
     await board.journey(journey_id)
     reader.error, seconds[0] = httpx.ConnectError("away"), 1.0
     await board.journey(journey_id)
-    seconds[0] = 3.0
+    seconds[0] = 6.0
     with pytest.raises(httpx.ConnectError):
         await board.journey(journey_id)
     reader.error = None
