@@ -10,6 +10,7 @@ import asyncio
 from datetime import datetime
 from typing import Any, Self
 
+from prefect.logging import get_logger
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
@@ -19,6 +20,11 @@ from blocks.binding import Binding
 from blocks.context import LastBatch
 from blocks.lock import only_holder
 from flows.contract import DailyOrdersBatchCloseConfigOutcome, DailyOrdersBatchCloseConfigRequest
+
+REVOCATION_SECONDS = 5.0
+"""The grant is forgotten by then: whoever ends a binding need not wait for a slow OAuth server."""
+
+logger = get_logger("batches")
 
 
 class UnknownBatchError(Exception):
@@ -109,11 +115,17 @@ async def end(binding: Binding) -> None:
     async with only_holder(f"configure-{binding.slug}"):
         if await deployment.find(binding) is None:
             raise unknown(binding)
+        server = await systems.oauth_server()
         # In this order a night that is running at the moment finds no grant to close with, and
-        # the deployment, by which the binding is found, goes last.
+        # the deployment, by which the binding is found, goes last of what is stored.
         await deployment.pause(binding)
-        await grants.revoke(await grants.delete(binding), await systems.oauth_server())
+        grant = await grants.delete(binding)
         await deployment.delete(binding)
+        try:
+            async with asyncio.timeout(REVOCATION_SECONDS):
+                await grants.revoke(grant, server)
+        except TimeoutError:
+            logger.warning("The grant of %s was not revoked in time: it runs out.", binding)
 
 
 def unknown(binding: Binding) -> UnknownBatchError:

@@ -74,12 +74,14 @@ class Callers:
 
 
 def require_loopback(request: Request) -> None:
-    """Raise ProblemError unless the request came to a socket of this machine's own.
+    """Raise ProblemError unless the request was sent to this machine's own loopback address.
 
-    The `serve` command does not even listen elsewhere; an app that something else serves does.
+    The `serve` command does not even listen elsewhere; an app that something else serves may. The
+    Host header counts as well: a web page's own name can be made to lead to 127.0.0.1.
     """
-    host, _ = request.scope.get("server") or ("", None)
-    if not is_safe_url(f"http://{f'[{host}]' if ':' in host else host}"):
+    socket_host, _ = request.scope.get("server") or ("", None)
+    hosts = (socket_host, request.url.hostname or "")
+    if not all(is_safe_url(f"http://{f'[{host}]' if ':' in host else host}") for host in hosts):
         raise ProblemError(
             HTTPStatus.SERVICE_UNAVAILABLE,
             "Callers are not verified here, so only this machine is served: set "

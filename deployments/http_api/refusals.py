@@ -66,13 +66,17 @@ def _invalid(error: InvalidRequestError) -> ProblemError:
 
 
 def _bad_parameter(error: RequestValidationError) -> ProblemError:
-    """400 for a header; a path that is no id leads nowhere, like one that is unknown."""
+    """400 for a header; an id that can be none is answered like one that is unknown."""
     wrong = [(str(part) for part in one["loc"]) for one in error.errors()]
     (place, name), *_ = [(next(parts), next(parts)) for parts in wrong]
     if place == "path":
-        return ProblemError(HTTPStatus.NOT_FOUND, "There is nothing at this address.")
+        return _missing("journey" if name == "journeyId" else "batch")
     faults = [Fault(field=name, detail=f"{name} is not a header that can be read.")]
     return ProblemError(HTTPStatus.BAD_REQUEST, "A header cannot be read.", errors=faults)
+
+
+def _missing(what: str) -> ProblemError:
+    return ProblemError(HTTPStatus.NOT_FOUND, f"There is no such {what}.")
 
 
 def _http(error: HTTPException) -> ProblemError:
@@ -93,8 +97,8 @@ PROBLEMS: dict[type[Exception], Callable[[Any], ProblemError]] = {
     HTTPException: _http,
     InvalidRequestError: _invalid,
     KeyReusedError: _key_reused,
-    UnknownJourneyError: lambda _: ProblemError(HTTPStatus.NOT_FOUND, "There is no such journey."),
-    UnknownBatchError: lambda _: ProblemError(HTTPStatus.NOT_FOUND, "There is no such batch."),
+    UnknownJourneyError: lambda _: _missing("journey"),
+    UnknownBatchError: lambda _: _missing("batch"),
     JourneyRunningError: lambda error: ProblemError(HTTPStatus.CONFLICT, str(error)),
     CallerRefusedError: lambda error: unauthorized(str(error), error="invalid_token"),
     JourneyError: lambda error: unavailable(str(error)),

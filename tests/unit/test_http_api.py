@@ -193,7 +193,12 @@ async def test_without_verification_only_this_machine_is_served(unverified, host
             "/api/v1/journeys/daily-orders-batch-close/start",
             headers={"Authorization": "Bearer anybody"},
         )
+        rebound = await client.post(
+            "/api/v1/journeys/daily-orders-batch-close/start",
+            headers={"Authorization": "Bearer anybody", "Host": "a-page.example"},
+        )
     assert answer.status_code == status, answer.text
+    assert rebound.status_code == 503
 
 
 async def test_the_docs_page_shows_the_document(unverified):
