@@ -18,7 +18,7 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.actions import VariableCreate
 from prefect.client.schemas.objects import Variable
 from prefect.context import FlowRunContext
-from prefect.exceptions import ObjectAlreadyExists
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.logging import get_logger
 
 BEAT_SECONDS = 10.0
@@ -28,6 +28,9 @@ DEAD_AFTER = 45.0
 """Seconds without a beat after which a holder is taken for dead: counted by who waits, on its own
 clock, so that no two clocks have to agree."""
 
+DEAD_AFTER_ITS_RUN = 15.0
+"""The same, for a holder whose flow run has ended: a beat was missed, and nobody will go on."""
+
 PATIENCE = 180.0
 """How many seconds to wait for a living holder."""
 
@@ -36,6 +39,10 @@ POLL_SECONDS = 0.5
 
 class LockedError(Exception):
     """Somebody else holds the lock, alive, for longer than anybody should."""
+
+
+class LockLostError(LockedError):
+    """The lock was ours, but somebody took us for dead meanwhile."""
 
 
 @asynccontextmanager
@@ -67,8 +74,8 @@ async def _acquire(name: str, holder: str) -> UUID:
                 continue
             if (held.id, held.value) != latest:
                 latest, beat_at = (held.id, held.value), time.monotonic()
-            is_dead = time.monotonic() - beat_at > DEAD_AFTER
-            if is_dead or _is_held_by(held, holder):
+            silent_for = time.monotonic() - beat_at
+            if _is_held_by(held, holder) or await _is_dead(client, held, silent_for):
                 await _delete(client, held.id)
             else:
                 await asyncio.sleep(POLL_SECONDS)
@@ -112,9 +119,28 @@ async def _delete(client: PrefectClient, lock_id: UUID) -> None:
             raise
 
 
+async def _is_dead(client: PrefectClient, lock: Variable, silent_for: float) -> bool:
+    if DEAD_AFTER_ITS_RUN < silent_for <= DEAD_AFTER:
+        return await _has_ended(client, lock)
+    return silent_for > DEAD_AFTER
+
+
+async def _has_ended(client: PrefectClient, lock: Variable) -> bool:
+    """Whether the holder's flow run is over: one that was killed may end without coming here."""
+    try:
+        run = await client.read_flow_run(UUID(_holder_of(lock)))
+    except (ObjectNotFound, ValueError):
+        return False
+    return run.state is not None and run.state.is_final()
+
+
 def _value(holder: str, beats: int = 0) -> dict[str, Any]:
     return {"holder": holder, "beats": beats}
 
 
 def _is_held_by(lock: Variable, holder: str) -> bool:
-    return isinstance(lock.value, dict) and lock.value.get("holder") == holder
+    return _holder_of(lock) == holder
+
+
+def _holder_of(lock: Variable) -> str:
+    return str(lock.value.get("holder")) if isinstance(lock.value, dict) else ""

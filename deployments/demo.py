@@ -171,10 +171,10 @@ async def _watch_the_nights(sandbox: SandboxClient, watch: Watch) -> None:
 
 def _verdict(sandbox: SandboxClient) -> int:
     """Print the sandbox's count; 0 if every night was closed once, in time, with its own token."""
-    counted = sandbox.verdict()
+    counted = sandbox.verdict().model_dump(exclude={"rekeyed"})
     wanted = {"configured": 1, "closed": NIGHTS, "refreshed": NIGHTS}
-    good = counted.model_dump() == dict.fromkeys(type(counted).model_fields, 0) | wanted
-    counts = " ".join(f"{name}={count}" for name, count in counted.model_dump().items())
+    good = counted == dict.fromkeys(counted, 0) | wanted
+    counts = " ".join(f"{name}={count}" for name, count in counted.items())
     print(f"demo: {counts} exit={'ok' if good else 'failed'}", flush=True)  # noqa: T201
     return 0 if good else 1
 

@@ -19,15 +19,20 @@ from prefect.client.schemas.filters import (
     WorkPoolFilter,
     WorkPoolFilterName,
 )
-from prefect.client.schemas.objects import FlowRun, StateType, Worker
+from prefect.client.schemas.objects import FlowRun, State, StateType, Worker
 from prefect.exceptions import Abort
 from prefect.logging import get_logger
 from prefect.states import Scheduled
 from prefect.utilities.engine import propose_state
 
+from blocks import clock
+
 OWNER_LABEL = "daily-orders.worker.instance"
 SILENT_FOR = timedelta(seconds=40)
 """A worker that has not been heard of for this long, four heartbeats, is taken for dead."""
+
+AHEAD = timedelta(minutes=1)
+"""How much earlier than its occurrence a run that was given back stands in the queue."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +87,12 @@ async def recover(
 async def give_back(client: PrefectClient, run: FlowRun, why: str) -> None:
     """Schedule the run to go on at once, on whichever worker is free."""
     get_logger("recovery").warning("Run %s goes on: %s.", run.name, why)
+    # Ahead of runs that have not begun: it may have been killed with a rotated refresh token, and a
+    # server that forgives a repeated one does so for some seconds only.
+    ahead = (run.expected_start_time or clock.now()) - AHEAD
+    state: State[None] = Scheduled(name="HandedOver", message=why, scheduled_time=ahead)
     with suppress(Abort):  # somebody cancelled or deleted it in the meantime
-        await propose_state(client, Scheduled(name="HandedOver", message=why), flow_run_id=run.id)
+        await propose_state(client, state, flow_run_id=run.id)
 
 
 def _living(workers: list[Worker]) -> set[str]:

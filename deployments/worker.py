@@ -14,6 +14,7 @@ from uuid import UUID, uuid4
 
 import anyio
 import anyio.abc
+import httpx
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun, State
@@ -70,12 +71,35 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BatchClos
         self._engine_room = self._exit_stack.enter_context(start_blocking_portal())
         await super().setup()
 
+    async def get_and_submit_flow_runs(self) -> list[FlowRun]:
+        """Take the runs that are due; none while Prefect's API is away."""
+        try:
+            return await super().get_and_submit_flow_runs()
+        except httpx.HTTPError as error:
+            self._wait_for_prefect(error)
+            return []
+
     async def sync_with_backend(self) -> None:
         """Send the heartbeat, and give back what dead workers left behind."""
+        try:
+            await self._beat_and_recover()
+        except httpx.HTTPError as error:
+            self._wait_for_prefect(error)
+
+    async def _beat_and_recover(self) -> None:
         await super().sync_with_backend()
         # Grows with every run that is taken while Prefect answers how things stood a while ago.
         self._held_lately = self._executing | self._submitting_flow_run_ids
         await recover(self.client, self._work_pool_name, self._me, self._held_lately)
+
+    def _wait_for_prefect(self, error: httpx.HTTPError) -> None:
+        """Go on: Prefect's own loop would end the worker after a few of these.
+
+        With it would go what its runs have in memory only, a rotated refresh token for one.
+        """
+        if not self._has_successfully_synced or not _may_pass(error):
+            raise error
+        self._logger.warning("Prefect's API is away (%s); trying again.", type(error).__name__)
 
     async def run(
         self,
@@ -129,6 +153,11 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BatchClos
         if version not in self._flows:
             self._flows[version] = await load_flow_from_flow_run(flow_run)
         return self._flows[version]
+
+
+def _may_pass(error: httpx.HTTPError) -> bool:
+    refused = isinstance(error, httpx.HTTPStatusError) and error.response.is_client_error
+    return not refused
 
 
 async def _execute(flow: Flow[..., Any], flow_run: FlowRun) -> None:

@@ -3,11 +3,12 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TypeVar
 
 import httpx
 
+from blocks import clock
 from blocks.http import Reply, send, shared_client
 from blocks.oauth.errors import OAuthError, TransientOAuthError
 from blocks.oauth.replies import Operation, judge
@@ -25,7 +26,7 @@ _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, http
 class Clock:
     """Where time comes from and how it passes; tests bring their own."""
 
-    now: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
+    now: Callable[[], datetime] = field(default=clock.now)
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
 

@@ -175,6 +175,18 @@ class OAuthSettings(BaseModel):
         ),
         examples=[True],
     )
+    refreshes_at_once: int = Field(
+        default=4,
+        ge=1,
+        le=100,
+        title="Refreshes at once",
+        description=(
+            "How many refresh tokens one worker process exchanges at a time. A process that is "
+            "killed can lose no more grants than that, and none where the server forgives a "
+            "refresh token that is repeated within seconds."
+        ),
+        examples=[4],
+    )
     connect_timeout: float = Field(
         default=5.0,
         gt=0,

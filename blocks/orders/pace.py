@@ -4,7 +4,9 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
+
+from blocks import clock
 
 MAX_RETRY_AFTER = 120.0
 """Seconds. A server that asks for more is asked sooner: one header must not cost a night."""
@@ -17,7 +19,7 @@ MAX_BACKOFF = 30.0
 class Pace:
     """When the next attempt happens; its clock, sleep and chance are replaceable in tests."""
 
-    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    now: Callable[[], datetime] = clock.now
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     chance: Callable[[], float] = random.random
 

@@ -49,6 +49,7 @@ class Ledger:
         self._timetables: dict[Binding, Timetable] = {}
         self._closes: defaultdict[Binding, list[Close]] = defaultdict(list)
         self._closed_occurrences: set[tuple[Binding, datetime | None]] = set()
+        self._keys: dict[tuple[Binding, datetime, str], str] = {}
         self._events: deque[Event] = deque(maxlen=events_kept)
         self._last_event = 0
 
@@ -63,6 +64,13 @@ class Ledger:
     def count(self, what: Literal["configured", "refreshed", "reuse"]) -> None:
         """Counts one thing that the OAuth server saw."""
         self._counts[what] += 1
+
+    def key(self, binding: Binding, operation: str, key: str) -> None:
+        """Judges whether all requests for an occurrence's operation carry the same key."""
+        timetable = self._timetables.get(binding)
+        occurrence = timetable.occurrence_at(self._clock()) if timetable else None
+        if occurrence and self._keys.setdefault((binding, occurrence, operation), key) != key:
+            self._counts["rekeyed"] += 1
 
     def snapshot(self, binding: Binding, snapshot_id: str) -> Snapshot:
         """Records a snapshot taken now and judges whether it came too early."""

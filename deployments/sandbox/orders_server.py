@@ -66,6 +66,7 @@ class OrdersServer:
                     raise RefusedError(400, "invalid_request", why=why)
                 if not free:
                     raise RefusedError(409, "request_in_progress")
+                self._ledger.key(Binding(asked.tenant_id, asked.batch_id), endpoint, key)
                 payload = (endpoint, asked)
                 return self._keys.once(asked.tenant_id, key, payload, lambda: act(asked))
 

@@ -109,6 +109,7 @@ class Verdict(BaseModel):
         reuse: Times a consumed refresh token was presented and refused.
         double_close: Closes that took effect in an occurrence already closed.
         early: Snapshots and closes that took effect before their due moment.
+        rekeyed: Requests for work of an occurrence that came under another key before.
     """
 
     configured: int = 0
@@ -117,6 +118,7 @@ class Verdict(BaseModel):
     reuse: int = 0
     double_close: int = 0
     early: int = 0
+    rekeyed: int = 0
 
 
 class Close(Shape):

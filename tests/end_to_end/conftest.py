@@ -89,7 +89,7 @@ def sandbox(installation: Stack) -> Iterator[SandboxClient]:
         yield client
         client.clear_faults()
         after = client.verdict()
-    for count in ("early", "double_close", "reuse"):
+    for count in ("early", "double_close", "rekeyed", "reuse"):
         assert getattr(after, count) == getattr(before, count), count
 
 

@@ -1,11 +1,13 @@
-"""Workers and servers that die, without a chance to say goodbye, while nights wait."""
+"""Workers and servers that die while nights wait or are closed, with nobody to help them."""
 
+import asyncio
 from collections.abc import Callable, Iterable
 
-from blocks import clock
+from blocks import clock, context
+from deployments import journeys
 from deployments.sandbox.client import SandboxClient
 from deployments.stack import Part, Stack
-from tests.end_to_end.nights import Nights, due_together
+from tests.end_to_end.nights import PATIENCE, Nights, due_together, in_seconds, until
 
 
 async def all_wait(everyone: Iterable[Nights], name: str) -> None:
@@ -55,3 +57,81 @@ async def test_a_server_killed_during_a_wait_goes_on_where_it_was_and_so_does_th
     await all_close(everyone)
 
     assert worker.process.poll() is None, "the worker gave up"
+
+
+async def in_the_middle_of_its_close(nights: Nights) -> None:
+    """Return when the Orders API has closed the batch, and the worker waits for the answer."""
+    name = nights.binding.tenant_id
+    nights.sandbox.fault("orders.close", "slow", tenant_id=name, seconds=10)
+    await due_together([nights])
+    await until("the close to take effect", nights.closes)
+
+
+async def test_a_worker_killed_in_the_middle_of_a_close_leaves_it_to_another(
+    start_worker: Callable[[], Part], nights: Nights
+) -> None:
+    worker = start_worker()
+    await in_the_middle_of_its_close(nights)
+
+    worker.kill()
+    start_worker()
+    await all_close([nights])
+
+
+async def test_a_worker_that_is_stopped_in_the_middle_of_a_close_hands_it_over(
+    start_worker: Callable[[], Part], nights: Nights
+) -> None:
+    worker = start_worker()
+    await in_the_middle_of_its_close(nights)
+
+    worker.stop()
+    await nights.reach("HandedOver", patience=1)
+    start_worker()
+    await all_close([nights])
+
+
+async def test_a_server_killed_in_the_middle_of_a_close_is_told_of_it_later(
+    installation: Stack, worker: Part, nights: Nights
+) -> None:
+    await in_the_middle_of_its_close(nights)
+
+    installation.restart_server()
+    await all_close([nights])
+    assert worker.process.poll() is None, "the worker gave up"
+
+
+async def test_a_configuration_goes_on_after_its_worker_was_killed(
+    start_worker: Callable[[], Part], nights: Nights
+) -> None:
+    tenant = nights.binding.tenant_id
+    nights.sandbox.fault("token.exchange", "slow", tenant_id=tenant, seconds=10)
+    before = nights.sandbox.verdict().configured
+    worker = start_worker()
+    journey_id = await journeys.start(nights.wanted(in_seconds(3600)), nights.caller_token())
+    await until("the exchange", lambda: nights.sandbox.verdict().configured > before)
+
+    worker.kill()
+    start_worker()
+    async with asyncio.timeout(PATIENCE):
+        while (await journeys.status(journey_id)).phase == "Running":  # noqa: ASYNC110
+            await asyncio.sleep(0.5)
+
+    assert (await journeys.result(journey_id)).status == "SCHEDULED"
+    assert len(await nights.runs()) == 1
+
+
+async def test_a_night_without_any_worker_is_skipped_once_the_next_one_is_due(
+    start_worker: Callable[[], Part], nights: Nights
+) -> None:
+    await due_together([nights], interval="PT12S", maxRuns=2)
+    second = (await nights.moments())[1]
+    await until("the second night", lambda: clock.now() > second)
+
+    start_worker()
+    await nights.reach("Skipped", night=1)
+    await nights.reach("Completed", night=2)
+    (close,) = nights.closes()
+    assert close.occurrence == second
+    last = (await context.load(nights.binding)).last_batch
+    assert last
+    assert (last.status, last.run) == ("CLOSED", 2)

@@ -7,15 +7,11 @@ from uuid import uuid4
 
 import pytest
 from prefect.settings import (
+    PREFECT_API_URL,
     PREFECT_CLIENT_CSRF_SUPPORT_ENABLED,
     PREFECT_LOGGING_TO_API_ENABLED,
-    PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED,
-    PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED,
-    PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_ENABLED,
-    PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED,
     temporary_settings,
 )
-from prefect.testing.utilities import prefect_test_harness
 
 from blocks import clock, deployment
 from blocks.binding import Binding
@@ -24,15 +20,18 @@ from deployments.demo import save_blocks
 from deployments.sandbox.client import SandboxClient
 from deployments.sandbox.serving import running_sandbox
 from deployments.sandbox.settings import SandboxSettings
+from deployments.stack import stack
 from flows.daily_close import daily_close
 from tests.flows.batch import Batch, SettableClock
 
-# What keeps the server busy, SQLite locked and the tests slow.
+# What keeps the server busy and the tests slow.
+UNNEEDED_THERE = {
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_ENABLED": "false",
+    "PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED": "false",
+    "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": "false",
+    "PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED": "false",
+}
 UNNEEDED_HERE = {
-    PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_ENABLED: False,
-    PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED: False,
-    PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED: False,
-    PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED: False,
     PREFECT_LOGGING_TO_API_ENABLED: False,
     PREFECT_CLIENT_CSRF_SUPPORT_ENABLED: False,
 }
@@ -45,16 +44,17 @@ def sandbox_url() -> Iterator[str]:
 
 
 @pytest.fixture(scope="package")
-async def prefect_api(sandbox_url: str) -> AsyncIterator[None]:
+async def prefect_api(
+    tmp_path_factory: pytest.TempPathFactory, sandbox_url: str
+) -> AsyncIterator[None]:
     with (
         pytest.MonkeyPatch.context() as patch,
-        temporary_settings(UNNEEDED_HERE),
-        prefect_test_harness(server_startup_timeout=120),
+        stack(tmp_path_factory.mktemp("prefect"), **UNNEEDED_THERE) as installation,
+        temporary_settings({PREFECT_API_URL: installation.api_url, **UNNEEDED_HERE}),
     ):
+        installation.start_server()
         # Each of Prefect's clients reads all certificates again, and this is http.
         patch.setattr(ssl, "create_default_context", cache(ssl.create_default_context))
-        # Prefect's client asks again 2 s after SQLite was locked for a moment.
-        patch.setattr("prefect.client.base.clamped_poisson_interval", lambda wait, _: wait / 10)
         await save_blocks(sandbox_url)
         template = await daily_close.ato_deployment(deployment.TEMPLATE, tags=["daily-orders"])
         await template.aapply()

@@ -4,19 +4,23 @@ import asyncio
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
-from prefect.client.orchestration import PrefectClient
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.actions import VariableCreate
+from prefect.states import Completed
 from pydantic import SecretStr
 
 from blocks import grant, lock
 from blocks.binding import Binding
-from blocks.grant import Grant, GrantError, GrantMissingError
+from blocks.grant import Grant, GrantError, GrantMissingError, document, use
 from blocks.lock import LockedError
-from blocks.oauth import GrantLostError, OAuthError, OAuthServer
+from blocks.oauth import GrantLostError, OAuthError, OAuthServer, Tokens
 from blocks.systems import oauth_server
 from deployments.sandbox.client import SandboxClient
+from flows.daily_close import daily_close
 from tests.flows.batch import Batch
 
 
@@ -151,7 +155,7 @@ async def test_a_grant_that_prefect_does_not_store_fails_without_telling_the_tok
         raise httpx.HTTPStatusError(str(update.data), request=request, response=response)
 
     monkeypatch.setattr(PrefectClient, "update_block_document", refuse)
-    monkeypatch.setattr(grant, "STORE_PAUSES", (0, 0))
+    monkeypatch.setattr(document, "STORE_PAUSES", (0, 0))
 
     with pytest.raises(GrantError, match="configure it again") as failure:
         await grant.refresh(batch.binding, server)
@@ -204,3 +208,65 @@ async def test_a_lock_whose_holder_lives_is_not_taken_over(
     async with lock.only_holder(f"lock-{batch.binding.slug}"):
         with pytest.raises(LockedError):
             await grant.refresh(batch.binding, server)
+
+
+async def test_a_lock_whose_holders_run_has_ended_is_taken_over_sooner(
+    batch: Batch, stored: Grant, server: OAuthServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "DEAD_AFTER_ITS_RUN", 0.1)
+    monkeypatch.setattr(lock, "POLL_SECONDS", 0.05)
+    async with get_client() as client:
+        run = await client.create_flow_run(daily_close, state=Completed())
+        left = {"holder": str(run.id), "beats": 0}
+        await client.create_variable(VariableCreate(name=f"lock-{batch.binding.slug}", value=left))
+
+    refreshed = await grant.refresh(batch.binding, server)
+
+    assert refreshed.refresh_token != stored.refresh_token
+
+
+async def test_a_rotated_token_that_comes_late_does_not_replace_a_newer_grant(
+    batch: Batch, stored: Grant, server: OAuthServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newer = Grant(refresh_token=SecretStr("from another machine, which took us for dead"))
+    ask = OAuthServer.refresh
+
+    async def slow(self: OAuthServer, refresh_token: SecretStr) -> Tokens:
+        await document.write(batch.binding, newer)
+        return await ask(self, refresh_token)
+
+    monkeypatch.setattr(OAuthServer, "refresh", slow)
+    monkeypatch.setattr(document, "SURELY_LOCKED_FOR", timedelta(0))
+
+    with pytest.raises(LockedError, match="was replaced"):
+        await grant.refresh(batch.binding, server)
+    assert await grant.load(batch.binding) == newer
+
+
+async def test_a_process_has_no_more_refreshes_under_way_than_the_block_says(
+    sandbox: SandboxClient, server: OAuthServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(use, "_turns", {})
+    under_way = most = 0
+    ask = OAuthServer.refresh
+
+    async def counted(self: OAuthServer, refresh_token: SecretStr) -> Tokens:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await asyncio.sleep(0.1)
+        tokens = await ask(self, refresh_token)
+        under_way -= 1
+        return tokens
+
+    monkeypatch.setattr(OAuthServer, "refresh", counted)
+    server = server.model_copy(update={"refreshes_at_once": 2})
+    everyone = [Binding(f"tenant-{uuid4().hex[:8]}", "eod") for _ in range(6)]
+    for binding in everyone:
+        subject_token = SecretStr(sandbox.subject_token(binding.tenant_id))
+        tokens = await server.exchange(subject_token, tenant_id=binding.tenant_id)
+        await grant.store(binding, Grant.from_exchange(tokens))
+
+    await asyncio.gather(*(grant.refresh(binding, server) for binding in everyone))
+
+    assert most == 2

@@ -43,7 +43,7 @@ from blocks import caller_token, clock, systems
 from blocks import context as contexts
 from blocks import grant as grants
 from blocks.binding import Binding
-from blocks.grant import Grant
+from blocks.grant import Grant, document
 from blocks.oauth import OAuthServer
 from blocks.orders import OrdersApi
 from deployments import journeys
@@ -426,7 +426,7 @@ def _blocks_refused() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(httpx.AsyncClient, "send", refuse)
-        patch.setattr(grants, "STORE_PAUSES", (0.1, 0.1))
+        patch.setattr(document, "STORE_PAUSES", (0.1, 0.1))
         yield
 
 

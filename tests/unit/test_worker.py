@@ -5,6 +5,8 @@ from typing import cast
 from uuid import UUID, uuid4
 
 import anyio
+import httpx
+import pytest
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import WorkerFlowRunResponse
@@ -45,3 +47,16 @@ async def test_a_run_that_is_taken_while_prefect_answers_is_not_taken_for_abando
     held: set[UUID] = set()
     late = cast("PrefectClient", PrefectThatAnswersLate(run, held))
     assert await recover(late, "pool", ME, held) == []
+
+
+async def test_a_worker_outlives_a_long_absence_of_prefect(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Prefect's own loop ends a worker after a few failures in a row.
+    async def nobody_there(_: object) -> None:
+        raise httpx.ConnectError("nobody there")
+
+    monkeypatch.setattr(BatchCloseWorker, "_get_scheduled_flow_runs", nobody_there)
+    worker = BatchCloseWorker("pool", name="worker")
+    worker._has_successfully_synced = True
+
+    for _ in range(20):
+        assert await worker.get_and_submit_flow_runs() == []

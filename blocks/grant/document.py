@@ -1,0 +1,152 @@
+"""The Secret block that keeps a binding's grant: the only code that reads and writes it."""
+
+import asyncio
+import json
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import httpx
+from prefect.blocks.system import Secret
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import BlockDocumentUpdate
+from prefect.exceptions import ObjectNotFound
+from prefect.logging import get_logger
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+from pydantic import ValidationError
+
+from blocks import clock
+from blocks.binding import Binding
+from blocks.grant.model import Grant, GrantError, GrantMissingError
+from blocks.lock import LockLostError
+
+STORE_PAUSES = (0.5, 1, 2, 4, 8, *[15] * 80)
+"""Seconds between attempts to store a rotated token: about twenty minutes in all."""
+
+SURELY_LOCKED_FOR = timedelta(seconds=20)
+"""For so long after it was read, nobody else can have taken the lock for a dead one's."""
+
+logger = get_logger("grant")
+
+
+@dataclass(frozen=True)
+class Document:
+    """A grant as it was found in its Secret block."""
+
+    binding: Binding
+    id: UUID
+    grant: Grant
+    read_at: datetime
+
+    async def overwrite(self, grant: Grant) -> None:
+        """Store the grant in place of this one: for its only copy is in memory, by all means.
+
+        Goes on for as long as Prefect's API may be away. Raises LockLostError if what is stored
+        is not this grant any more, and GrantError if Prefect refuses for good.
+        """
+        update = BlockDocumentUpdate(data={"value": _to_json(grant)}, merge_existing_data=False)
+        for pause in STORE_PAUSES:
+            try:
+                # Prefect's client would pause for up to half a minute between attempts of its own.
+                with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+                    await self._require_unchanged()
+                    async with get_client() as client:
+                        await client.update_block_document(self.id, update)
+            except ObjectNotFound:
+                break
+            except httpx.HTTPError as error:
+                if _is_final(error):
+                    break
+                trouble = _trouble(error)
+                logger.warning("The grant of %s is not stored yet: %s", self.binding, trouble)
+                await asyncio.sleep(pause)
+            else:
+                return
+        raise GrantError(
+            f"Prefect did not store the refreshed OAuth grant of {self.binding}: configure it"
+            " again."
+        )
+
+    async def remove(self) -> None:
+        """Delete the block; one that is gone already is fine."""
+        async with get_client() as client:
+            try:
+                await client.delete_block_document(self.id)
+            except ObjectNotFound:
+                return
+
+    async def _require_unchanged(self) -> None:
+        # A machine that slept, or an API that was away, may have cost the lock meanwhile.
+        if clock.now() - self.read_at < SURELY_LOCKED_FOR:
+            return
+        stored = (await read(self.binding)).grant
+        if stored.refresh_token != self.grant.refresh_token:
+            raise LockLostError(f"The grant of {self.binding} was replaced while it was refreshed.")
+
+
+async def read(binding: Binding) -> Document:
+    """The binding's grant; raises GrantMissingError where none is stored."""
+    async with get_client() as client:
+        try:
+            document = await client.read_block_document_by_name(
+                _name(binding), block_type_slug="secret"
+            )
+        except ObjectNotFound:
+            raise GrantMissingError(
+                f"No OAuth grant is stored for {binding}: configure it (again)."
+            ) from None
+    try:
+        grant = Grant.model_validate_json(document.data["value"])
+        return Document(binding, document.id, grant, clock.now())
+    except ValidationError:
+        pass
+    # Raised out here, because a validation error holds what it could not read.
+    raise GrantMissingError(
+        f"What is stored as the OAuth grant of {binding} cannot be read: configure it again."
+    )
+
+
+async def write(binding: Binding, grant: Grant) -> None:
+    """Store a new grant, whether or not there was one before."""
+    try:
+        block: Secret[str] = Secret(value=_to_json(grant))
+        await block.asave(_name(binding), overwrite=True)
+    except httpx.HTTPStatusError as error:
+        trouble = httpx.TransportError(_trouble(error))
+    else:
+        return
+    # Raised out here, because Prefect's error holds the request and quotes it in its text.
+    raise trouble
+
+
+def _is_final(error: httpx.HTTPError) -> bool:
+    return (
+        isinstance(error, httpx.HTTPStatusError)
+        and error.response.is_client_error
+        and error.response.status_code not in {408, 425, 429}
+    )
+
+
+def _trouble(error: httpx.HTTPError) -> str:
+    # What Prefect's API answers to a refused write may quote what was to be written: no more than
+    # its status is shown.
+    if isinstance(error, httpx.HTTPStatusError):
+        return f"Prefect answers {error.response.status_code}"
+    return f"Prefect is not reached ({type(error).__name__})"
+
+
+def _name(binding: Binding) -> str:
+    return f"grant-{binding.slug}"
+
+
+def _to_json(grant: Grant) -> str:
+    # Text, because Prefect shows the members of an object in clear, even those of a Secret block.
+    # Of an object, because Secret.get() would turn a bare token of only digits into a number.
+    members = {
+        "refresh_token": grant.refresh_token.get_secret_value(),
+        "access_token": grant.access_token and grant.access_token.get_secret_value(),
+        "expires_at": grant.expires_at and grant.expires_at.isoformat(),
+        "journey_id": grant.journey_id,
+        "lost_because": grant.lost_because,
+    }
+    return json.dumps(members)

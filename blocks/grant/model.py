@@ -1,0 +1,64 @@
+"""What is known of a grant."""
+
+from datetime import datetime, timedelta
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, SecretStr
+
+from blocks.oauth import Tokens
+
+ENOUGH_LIFE = timedelta(seconds=2)
+"""An access token with less life left than this may expire on its way to the Orders API."""
+
+
+class GrantError(Exception):
+    """What is stored of a binding's grant cannot be used."""
+
+
+class GrantMissingError(GrantError):
+    """No grant is stored for this binding."""
+
+
+class Grant(BaseModel):
+    """One binding's OAuth grant. Tokens are only ever in memory and in the Secret block."""
+
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
+
+    refresh_token: SecretStr
+    access_token: SecretStr | None = None
+    expires_at: datetime | None = None
+    journey_id: str | None = None
+    """The configure run that obtained this grant: it does not exchange again after a crash."""
+    lost_because: str | None = None
+    """Why the server refused the refresh token for good; it is not sent again then."""
+
+    @classmethod
+    def from_exchange(cls, tokens: Tokens, *, journey_id: str | None = None) -> Self:
+        """The grant that an exchange gave; OAuthServer.exchange never returns one without."""
+        if tokens.refresh_token is None:
+            raise GrantError("The exchange gave no refresh token: none would outlive the caller.")
+        return cls(
+            refresh_token=tokens.refresh_token,
+            access_token=tokens.access_token,
+            expires_at=tokens.expires_at,
+            journey_id=journey_id,
+        )
+
+    def usable_access_token(self, now: datetime) -> SecretStr | None:
+        """The access token, if it has enough life left at `now`."""
+        alive = self.expires_at is not None and self.expires_at - now > ENOUGH_LIFE
+        return self.access_token if alive else None
+
+    def rotated(self, tokens: Tokens) -> "Grant":
+        """The grant after a refresh: a reply without a refresh token keeps the old (RFC 6749 6)."""
+        return self.model_copy(
+            update={
+                "refresh_token": tokens.refresh_token or self.refresh_token,
+                "access_token": tokens.access_token,
+                "expires_at": tokens.expires_at,
+            }
+        )
+
+    def lost(self, reason: str) -> "Grant":
+        """The grant after its refresh token was refused for good: nothing of it is of use."""
+        return self.model_copy(update={"lost_because": reason, "access_token": None})

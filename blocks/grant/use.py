@@ -1,0 +1,126 @@
+"""What is done with a binding's grant, by one at a time across all machines."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from weakref import WeakKeyDictionary
+
+from anyio import CancelScope
+from prefect.logging import get_logger
+from pydantic import SecretStr
+
+from blocks import clock, lock
+from blocks.binding import Binding
+from blocks.grant import document
+from blocks.grant.model import Grant, GrantError, GrantMissingError
+from blocks.oauth import GrantLostError, OAuthError, OAuthServer
+
+logger = get_logger("grant")
+
+_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
+
+
+async def load(binding: Binding) -> Grant:
+    """The binding's grant; raises GrantMissingError where none is stored."""
+    return (await document.read(binding)).grant
+
+
+async def journey_of(binding: Binding) -> str | None:
+    """The configure run that obtained the stored grant, if there is one."""
+    try:
+        return (await load(binding)).journey_id
+    except GrantMissingError:
+        return None
+
+
+async def store(binding: Binding, grant: Grant) -> Grant | None:
+    """Store a newly exchanged grant and return the one that it replaces, if any."""
+    async with _only_writer(binding):
+        try:
+            replaced = await load(binding)
+        except GrantMissingError:
+            replaced = None
+        await document.write(binding, grant)
+        return replaced
+
+
+async def refresh(
+    binding: Binding, server: OAuthServer, *, unless: Callable[[Grant], bool] | None = None
+) -> Grant:
+    """Refresh the grant and store what came back before returning it.
+
+    `unless` looks at what is stored once this is the only writer: another run may have refreshed
+    in the meantime, and a refresh token is not spent without need.
+
+    Raises what OAuthServer.refresh raises. The stored grant stays as it is then, except that a
+    token refused for good is marked, and refused here from then on without asking the server.
+    """
+    async with _only_writer(binding):
+        found = await document.read(binding)
+        if unless and unless(found.grant):
+            return found.grant
+        if found.grant.lost_because:
+            raise GrantLostError(found.grant.lost_because)
+        async with _turn(server):
+            return await _rotate(found, server)
+
+
+async def access_token(
+    binding: Binding, server: OAuthServer, *, rejected: SecretStr | None = None
+) -> SecretStr:
+    """An access token with enough life left, refreshed if need be; never the rejected one."""
+
+    def is_usable(grant: Grant) -> bool:
+        return grant.usable_access_token(clock.now()) not in (None, rejected)
+
+    grant = await load(binding)
+    if not is_usable(grant):
+        grant = await refresh(binding, server, unless=is_usable)
+    if grant.access_token is None:
+        raise GrantError(f"The OAuth server refreshed {binding} without giving an access token.")
+    return grant.access_token
+
+
+async def delete(binding: Binding) -> Grant | None:
+    """Forget the binding's grant; returns what was stored, so that it can be revoked."""
+    async with _only_writer(binding):
+        try:
+            found = await document.read(binding)
+        except GrantMissingError:
+            return None
+        await found.remove()
+    return found.grant
+
+
+async def revoke(grant: Grant | None, server: OAuthServer) -> None:
+    """Revoke a grant that is no longer stored, as far as the server lets us."""
+    if grant is None or grant.lost_because:
+        return
+    try:
+        await server.revoke(grant.refresh_token)
+    except OAuthError as error:
+        # The token is forgotten here either way; it dies at the server when its life is over.
+        logger.warning("The grant was not revoked: %s", error)
+
+
+def _only_writer(binding: Binding) -> AbstractAsyncContextManager[None]:
+    return lock.only_holder(f"lock-{binding.slug}")
+
+
+def _turn(server: OAuthServer) -> asyncio.Semaphore:
+    """One of the few refreshes that a process has under way: what a kill would cost."""
+    return _turns.setdefault(
+        asyncio.get_running_loop(), asyncio.Semaphore(server.refreshes_at_once)
+    )
+
+
+async def _rotate(found: document.Document, server: OAuthServer) -> Grant:
+    # A worker that is told to stop in between would take the rotated token with it.
+    with CancelScope(shield=True):
+        try:
+            fresh = found.grant.rotated(await server.refresh(found.grant.refresh_token))
+        except GrantLostError as lost:
+            await found.overwrite(found.grant.lost(str(lost)))
+            raise
+        await found.overwrite(fresh)
+    return fresh

@@ -1,0 +1,219 @@
+"""What a trial may have to go through, by name, and how it may end.
+
+A wire fault is its tenant's own. A blow falls on the installation, and on everyone in the round.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from deployments.sandbox.settings import Rotation
+from deployments.sandbox.shapes import Endpoint, FaultKind
+from tests.chaos.relay import Effect
+
+Ending = Literal["CLOSED", "FAILED", "SKIPPED", "REFUSED"]
+"""How a trial ended: as its night is recorded, or REFUSED if the configuration failed."""
+
+CLOSED: frozenset[Ending] = frozenset({"CLOSED"})
+FAILED: frozenset[Ending] = frozenset({"FAILED"})
+REFUSED: frozenset[Ending] = frozenset({"REFUSED"})
+
+
+@dataclass(frozen=True)
+class WireFault:
+    """How an outside system misbehaves towards one tenant."""
+
+    name: str
+    endpoint: Endpoint
+    kind: FaultKind
+    ends: frozenset[Ending] = CLOSED
+    costs_strict: bool = False
+    """Whether the grant is lost on a server that forgives no repeated refresh token."""
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    def endings(self, rotation: Rotation) -> frozenset[Ending]:
+        """How a trial that goes through this may end."""
+        return FAILED if self.costs_strict and rotation == "strict" else self.ends
+
+
+FOR_GOOD = {"count": 50}
+"""More often than anybody asks: whoever goes on after a crash meets it again."""
+
+
+def _refusal(status: int, error: str) -> dict[str, Any]:
+    return {"status": status, "body": {"error": error}}
+
+
+def _wait(status: int) -> dict[str, Any]:
+    return {"status": status, "headers": {"Retry-After": "1"}, "count": 2}
+
+
+def _of_exchanges() -> list[WireFault]:
+    at: Endpoint = "token.exchange"
+    return [
+        WireFault("exchange: 503 with Retry-After", at, "status", details=_wait(503)),
+        WireFault("exchange: reply lost", at, "reset_after"),
+        WireFault("exchange: connection reset", at, "reset_before"),
+        WireFault(
+            "exchange: refused", at, "status", REFUSED, details=_refusal(400, "invalid_request")
+        ),
+        WireFault("exchange: no refresh token", at, "no_refresh_token", REFUSED, details=FOR_GOOD),
+        WireFault("exchange: redirect", at, "redirect", REFUSED, details=FOR_GOOD),
+    ]
+
+
+def _of_refreshes() -> list[WireFault]:
+    at: Endpoint = "token.refresh"
+    spoilt: list[tuple[str, FaultKind, dict[str, Any]]] = [
+        ("reply lost", "reset_after", {}),
+        ("slow past the timeout", "slow", {"seconds": 6}),
+        ("truncated", "truncated", {}),
+        ("cut off", "cut_body", {}),
+        ("500 after the work", "status_after", {"status": 500}),
+    ]
+    lost = [
+        WireFault(f"refresh: {name}", at, kind, costs_strict=True, details=details)
+        for name, kind, details in spoilt
+    ]
+    refused = [
+        WireFault(
+            f"refresh: {name}", at, "status", FAILED, details=FOR_GOOD | _refusal(status, error)
+        )
+        for name, status, error in (
+            ("invalid_grant", 400, "invalid_grant"),
+            ("reuse as invalid_request", 400, "invalid_request"),
+            ("invalid_client", 401, "invalid_client"),
+        )
+    ]
+    return [
+        *lost,
+        *refused,
+        WireFault("refresh: connection reset", at, "reset_before"),
+        WireFault("refresh: 503 with Retry-After", at, "status", details=_wait(503)),
+        WireFault("refresh: 429 with Retry-After", at, "status", details=_wait(429)),
+        WireFault("refresh: 200 with error", at, "error_in_200"),
+        WireFault("refresh: no new refresh token", at, "no_refresh_token"),
+        WireFault("refresh: expires_in a string", at, "expires_in_string"),
+        WireFault("refresh: no expires_in", at, "no_expires_in"),
+        WireFault("refresh: redirect", at, "redirect", FAILED, details=FOR_GOOD),
+    ]
+
+
+def _of_orders(at: Endpoint, name: str) -> list[WireFault]:
+    survived: list[tuple[str, FaultKind, dict[str, Any]]] = [
+        ("reply lost", "reset_after", {}),
+        ("connection reset", "reset_before", {}),
+        ("slow past the timeout", "slow", {"seconds": 6}),
+        ("cut off", "cut_body", {}),
+        ("not JSON", "not_json", {}),
+        ("500 twice", "status", {"status": 500, "count": 2}),
+        ("500 after the work", "status_after", {"status": 500}),
+        ("429 with Retry-After", "status", _wait(429)),
+        ("401 once", "status", {"status": 401}),
+        ("409 in progress", "status", _refusal(409, "request_in_progress")),
+    ]
+    final: list[tuple[str, FaultKind, dict[str, Any]]] = [
+        ("403", "status", {"status": 403}),
+        ("422", "status", {"status": 422}),
+        ("ok: false", "ok_false", {}),
+        ("redirect", "redirect", {}),
+    ]
+    return [
+        *(WireFault(f"{name}: {it}", at, kind, details=how) for it, kind, how in survived),
+        *(
+            WireFault(f"{name}: {it}", at, kind, FAILED, details=FOR_GOOD | how)
+            for it, kind, how in final
+        ),
+    ]
+
+
+WIRE_FAULTS = [
+    *_of_exchanges(),
+    *_of_refreshes(),
+    *_of_orders("orders.prepareSnapshot", "snapshot"),
+    *_of_orders("orders.close", "close"),
+    WireFault(
+        "snapshot: no snapshotId",
+        "orders.prepareSnapshot",
+        "missing_snapshot_id",
+        FAILED,
+        details=FOR_GOOD,
+    ),
+    WireFault(
+        "close: closed by somebody else",
+        "orders.close",
+        "status",
+        FAILED,
+        details=FOR_GOOD | _refusal(409, "already_closed"),
+    ),
+]
+
+Target = Literal["worker", "server", "both", "worker, politely", "worker, asleep", "one worker"]
+Wire = Literal["prefect", "outside"]
+Phase = Literal["configure", "close"]
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A kind of request on one of the two wires at which a blow may fall."""
+
+    name: str
+    phase: Phase
+    wire: Wire
+    pattern: str
+
+    @property
+    def matches(self) -> re.Pattern[bytes]:
+        """What the beginning of such a request looks like."""
+        return re.compile(self.pattern.encode())
+
+
+MOMENTS = [
+    Moment("exchange", "configure", "outside", r"POST /oauth/token "),
+    Moment("storing a new grant", "configure", "prefect", r"POST /api/block_documents/ "),
+    Moment("creating the deployment", "configure", "prefect", r"POST /api/deployments/ "),
+    Moment("laying out the runs", "configure", "prefect", r"POST /api/deployments/\S+/schedule "),
+    Moment("forgetting the caller", "configure", "prefect", r"DELETE /api/block_documents/"),
+    Moment("anything of the configuration", "configure", "prefect", r"\w+ /api/"),
+    Moment("refresh", "close", "outside", r"POST /oauth/token "),
+    Moment("storing a rotated token", "close", "prefect", r"PATCH /api/block_documents/"),
+    Moment("snapshot", "close", "outside", r"POST /orders/batches/prepareSnapshot"),
+    Moment("close", "close", "outside", r"POST /orders/batches/close"),
+    Moment("noting progress", "close", "prefect", r"PATCH /api/variables/name/"),
+    Moment("a lock", "close", "prefect", r"(POST|DELETE) /api/variables/"),
+    Moment("a state", "close", "prefect", r"POST /api/flow_runs/\S+/set_state "),
+    Moment("showing the history", "close", "prefect", r"POST /api/artifacts/ "),
+    Moment("ending the schedule", "close", "prefect", r"PATCH /api/deployments/"),
+    Moment("forgetting the grant", "close", "prefect", r"DELETE /api/block_documents/"),
+    Moment("revoke", "close", "outside", r"POST /oauth/revoke"),
+    Moment("anything of the close", "close", "prefect", r"\w+ /api/"),
+]
+WAITS = ("WaitForUpstream", "ReplicationDelay")
+TARGETS: tuple[Target, ...] = ("worker", "server", "both", "worker, politely", "worker, asleep")
+"""All workers, unless it says one; "one worker" stays dead, and others take over from it."""
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """How Prefect's API, or the way to it, misbehaves towards the worker."""
+
+    name: str
+    effect: Effect | Literal["away"]
+    moment: str = ""
+    """Which requests: anything unless it says more."""
+    count: int = 1
+    seconds: float = 0.0
+
+
+TROUBLES = [
+    Trouble("Prefect: 503 for 20 requests", "unavailable", count=20),
+    Trouble("Prefect: 503 while storing a token", "unavailable", "storing a rotated token", 5),
+    Trouble("Prefect: connection reset", "reset_before", count=3),
+    Trouble("Prefect: reply lost", "reset_after", count=3),
+    Trouble(
+        "Prefect: reply lost while storing a token", "reset_after", "storing a rotated token", 2
+    ),
+    Trouble("Prefect: slow", "slow", count=10, seconds=2),
+    Trouble("Prefect: away for 15 seconds", "away", seconds=15),
+]
