@@ -5,10 +5,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check chaos clean tests/unit tests/flows tests/secrets tests/end_to_end tests/chaos
+.PHONY: demo serve test check chaos clean tests/unit tests/flows tests/secrets tests/end_to_end tests/chaos
 
 demo: $(VENV)/installed            ## two nights in a minute; KEEP=1 leaves it running
 	@$(BIN)/python -m deployments.demo $(if $(KEEP),--keep) $(if $(ROTATION),--rotation $(ROTATION))
+
+serve: $(VENV)/installed           ## the Journeys API, on PREFECT_API_URL or all by itself
+	@$(BIN)/python -m deployments.serve $(if $(PORT),--port $(PORT))
 
 # Each folder in a process of its own: what Prefect keeps for one server must not meet the next.
 # Two at a time; but those of whole installations, which look at the clock, alone.

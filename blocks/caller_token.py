@@ -4,6 +4,7 @@ Prefect stores and shows flow parameters in clear, so a token never is one: the 
 name of this block. The configure flow deletes it right after the exchange, whatever the outcome.
 """
 
+import asyncio
 import json
 from contextlib import suppress
 from uuid import uuid4
@@ -12,11 +13,26 @@ import httpx
 from prefect.blocks.system import Secret
 from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound
+from prefect.logging import get_logger
 from pydantic import SecretStr
+
+WITHDRAWAL_PAUSES = (0, 1, 2, 4, 8, 15, *[30] * 18)
+"""Seconds between attempts to delete a token that nobody will use: about ten minutes in all."""
+
+PROMPT = 2.0
+"""Seconds in which a withdrawal is usually done; it goes on in the background if it is not."""
+
+logger = get_logger("caller_token")
+_withdrawals: set[asyncio.Task[None]] = set()
 
 
 class CallerTokenError(Exception):
     """The caller's access token cannot be read."""
+
+
+def new_name() -> str:
+    """A name that no other block has."""
+    return f"caller-{uuid4()}"
 
 
 async def hand_over(token: SecretStr, name: str | None = None) -> str:
@@ -24,7 +40,7 @@ async def hand_over(token: SecretStr, name: str | None = None) -> str:
 
     Raises CallerTokenError if Prefect does not keep it.
     """
-    name = name or f"caller-{uuid4()}"
+    name = name or new_name()
     # Of an object, because Secret.get() would turn a bare token of only digits into a number; but
     # as text, because Prefect shows an object's members in clear, even those of a Secret block.
     block: Secret[str] = Secret(value=json.dumps({"access_token": token.get_secret_value()}))
@@ -67,6 +83,26 @@ async def discard(name: str) -> None:
             await client.delete_block_document(document.id)
         except ObjectNotFound:
             return
+
+
+async def withdraw(name: str) -> None:
+    """Delete the block of a run that was not started, for as long as Prefect's API may be away.
+
+    Returns as soon as that is done, and in any case soon: then it goes on in the background.
+    """
+    withdrawal = asyncio.create_task(_discard_when_possible(name))
+    _withdrawals.add(withdrawal)
+    withdrawal.add_done_callback(_withdrawals.discard)
+    await asyncio.wait([withdrawal], timeout=PROMPT)
+
+
+async def _discard_when_possible(name: str) -> None:
+    for pause in WITHDRAWAL_PAUSES:
+        await asyncio.sleep(pause)
+        with suppress(httpx.HTTPError):
+            return await discard(name)
+    logger.error("The Secret block %r holds a caller's token and is of no use: delete it.", name)
+    return None
 
 
 def _token_in(value: object) -> object:

@@ -21,10 +21,14 @@ from prefect.client.schemas.filters import (
     FlowFilterName,
     FlowRunFilter,
     FlowRunFilterExpectedStartTime,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
 )
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import RRuleSchedule
 from prefect.exceptions import ObjectNotFound
+from prefect.states import Cancelled
 
 from blocks import clock
 from blocks.binding import Binding
@@ -112,9 +116,15 @@ async def pause(binding: Binding) -> None:
 
 
 async def delete(binding: Binding) -> None:
-    """Remove the binding's deployment and the runs that have not started."""
+    """Remove the binding's deployment and the runs that have not started; cancel those that wait.
+
+    The waiting ones would outlive it: Prefect deletes only runs that were never begun.
+    """
     async with get_client() as client:
         if found := await _find(client, binding.slug):
+            for run in await _waiting_runs(client, found.id):
+                cancelled: State[None] = Cancelled(message="The binding was ended.")
+                await client.set_flow_run_state(run.id, cancelled, force=True)
             await client.delete_deployment(found.id)
 
 
@@ -191,6 +201,16 @@ async def _lay_out(client: PrefectClient, deployment_id: UUID, start: datetime) 
         path_params={"id": deployment_id},
         json={"start_time": start.isoformat(), "end_time": end.isoformat()},
     )
+
+
+async def _waiting_runs(client: PrefectClient, deployment_id: UUID) -> list[FlowRun]:
+    runs = await client.read_flow_runs(
+        deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment_id])),
+        flow_run_filter=FlowRunFilter(
+            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
+        ),
+    )
+    return [run for run in runs if run.run_count]
 
 
 async def _ensure_run(

@@ -19,7 +19,7 @@ async def show(binding: Binding, outcomes: Sequence[LastBatch]) -> None:
 
     A night that was closed stays closed: what came after could not undo it.
     """
-    key = f"nights-{binding.slug}"
+    key = _key(binding)
     rows = {row["occurrence"]: row for row in await _shown(key)}
     closed = {night for night, row in rows.items() if row["status"] == "CLOSED"}
     changed = {row["occurrence"]: row for row in map(_row, outcomes)}
@@ -34,9 +34,18 @@ async def show(binding: Binding, outcomes: Sequence[LastBatch]) -> None:
     )
 
 
+async def nights(binding: Binding) -> list[dict[str, Any]]:
+    """The rows that people are shown, the latest night last."""
+    return await _shown(_key(binding))
+
+
 async def _shown(key: str) -> list[dict[str, Any]]:
     artifact = await Artifact.aget(key)
     return json.loads(artifact.data) if artifact and isinstance(artifact.data, str) else []
+
+
+def _key(binding: Binding) -> str:
+    return f"nights-{binding.slug}"
 
 
 def _row(outcome: LastBatch) -> dict[str, Any]:

@@ -1,12 +1,13 @@
 """Two nights in a minute: a whole installation on this machine, configured once, closing by itself.
 
 Starts a Prefect server (SQLite), a worker and the sandbox (a real HTTP OAuth server and Orders
-API), deploys from prefect.yaml, configures tenant "acme", batch "eod", and watches the schedule
-fire twice. The last line is the sandbox's own count of what it received.
+API), deploys from prefect.yaml, configures tenant "acme", batch "eod", over the Journeys API, and
+watches the schedule fire twice. The last line is the sandbox's own count of what it received.
 """
 
 import argparse
 import asyncio
+import json
 import os
 import shutil
 import tempfile
@@ -14,6 +15,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import httpx
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -22,7 +24,7 @@ from blocks import systems
 from blocks.binding import Binding
 from blocks.oauth import OAuthServer
 from blocks.orders import OrdersApi
-from deployments import journeys
+from deployments.http_api.paths import START
 from deployments.sandbox.client import SandboxClient
 from deployments.sandbox.settings import SandboxSettings
 from deployments.stack import WORK_POOL, Stack, StackError, stack
@@ -34,6 +36,7 @@ BINDING = Binding("acme", "eod")
 NIGHTS = 2
 LEAD = timedelta(seconds=6)
 PATIENCE = timedelta(seconds=90)
+POLL_SECONDS = 0.3
 
 
 def main() -> int:
@@ -49,7 +52,7 @@ def main() -> int:
             return asyncio.run(_demo(installation, options.rotation, keep=options.keep))
     except KeyboardInterrupt:
         return 130
-    except (StackError, journeys.JourneyError, TimeoutError) as error:
+    except (StackError, httpx.HTTPError) as error:
         print(f"{error}\ndemo: exit=failed", flush=True)  # noqa: T201
         return 1
     finally:
@@ -66,12 +69,16 @@ async def _demo(installation: Stack, rotation: str, *, keep: bool) -> int:
         temporary_settings({PREFECT_API_URL: installation.api_url}),
         SandboxClient(installation.sandbox_url) as sandbox,
     ):
-        watch.say("Saving the blocks, prefect deploy --all, starting a worker")
+        watch.say("Saving the blocks, prefect deploy --all, starting a worker and the Journeys API")
         await create_work_pool()
         await save_blocks(installation.sandbox_url)
         installation.start_worker()
-        await asyncio.to_thread(installation.run, "prefect", "--no-prompt", "deploy", "--all")
-        await _configure(sandbox, watch)
+        await asyncio.gather(
+            asyncio.to_thread(installation.run, "prefect", "--no-prompt", "deploy", "--all"),
+            asyncio.to_thread(installation.start_journeys_api),
+        )
+        watch.say(f"Journeys API: {installation.journeys_url}/docs")
+        await _configure(installation.journeys_url, sandbox, watch)
         await _watch_the_nights(sandbox, watch)
         if keep:
             watch.say(f"Left running: {installation.ui_url} (Ctrl-C ends it)")
@@ -92,13 +99,17 @@ async def save_blocks(sandbox_url: str) -> None:
     """Describe the sandbox to the flows, as an operator describes real systems."""
     client = SandboxSettings()
     server = OAuthServer(
-        issuer=sandbox_url, client_id=client.client_id, client_secret=client.client_secret
+        issuer=sandbox_url,
+        client_id=client.client_id,
+        client_secret=client.client_secret,
+        caller_verification="introspection",
+        caller_tenant_claim="tenant_id",
     )
     await server.asave(systems.DOCUMENT, overwrite=True)
     await OrdersApi(base_url=sandbox_url).asave(systems.DOCUMENT, overwrite=True)
 
 
-async def _configure(sandbox: SandboxClient, watch: Watch) -> None:
+async def _configure(url: str, sandbox: SandboxClient, watch: Watch) -> None:
     first_run_at = (datetime.now(UTC) + LEAD).replace(microsecond=0)
     wanted = {
         "tenantId": BINDING.tenant_id,
@@ -118,9 +129,33 @@ async def _configure(sandbox: SandboxClient, watch: Watch) -> None:
         replication_delay=request.replication_delay,
     )
     watch.say(f"Configuring {BINDING}: {NIGHTS} nights from {wanted['firstRunAt']}")
-    outcome = await journeys.configure_batch(wanted, sandbox.subject_token(BINDING.tenant_id))
+    token = sandbox.subject_token(BINDING.tenant_id)
+    headers = {"Authorization": f"Bearer {token}"}
+    async with httpx.AsyncClient(base_url=url, headers=headers, trust_env=False) as client:
+        await _three_calls(client, wanted, watch)
     watch.answers(sandbox)
-    watch.say(f"configure {outcome.model_dump_json(by_alias=True)}")
+
+
+async def _three_calls(client: httpx.AsyncClient, wanted: object, watch: Watch) -> None:
+    """What a configuration UI does: start, ask for the status until it is done, get the result."""
+    started = await client.post(START, json=wanted)
+    _show(started, watch, "journeyId")
+    location = started.raise_for_status().headers["Location"]
+    phase = step = "Running"
+    while phase == "Running":
+        await asyncio.sleep(POLL_SECONDS)
+        status = (await client.get(location)).raise_for_status()
+        seen, (phase, step) = (phase, step), (status.json()["phase"], status.json()["currentState"])
+        if seen != (phase, step):
+            _show(status, watch, "phase", "currentState")
+    _show(await client.get(started.json()["_links"]["result"]["href"]), watch, "output", "error")
+
+
+def _show(answer: httpx.Response, watch: Watch, *members: str) -> None:
+    body = answer.json()
+    shown = {name: body[name] for name in members if name in body} or body
+    request = f"{answer.request.method} {answer.request.url.path}"
+    watch.say(f"{request} {answer.status_code} {json.dumps(shown)}")
 
 
 async def _watch_the_nights(sandbox: SandboxClient, watch: Watch) -> None:

@@ -65,6 +65,7 @@ class Stack:
     environment: dict[str, str]
     parts: list[Part] = field(default_factory=list)
     sandbox_url: str = ""
+    journeys_url: str = ""
 
     @property
     def ui_url(self) -> str:
@@ -104,6 +105,14 @@ class Stack:
         """
         command = ["prefect", "worker", "start", "--pool", pool, "--type", kind, "--name", name]
         return self._start(name, command, settings)
+
+    def start_journeys_api(self, *options: str) -> Part:
+        """Start the Journeys API and wait until it answers; the blocks must be saved by then."""
+        port = free_port()
+        part = self._start("journeys", ["-m", "deployments.serve", "--port", str(port), *options])
+        self.journeys_url = f"http://127.0.0.1:{port}"
+        self._wait(part, lambda: _answers(f"{self.journeys_url}/readyz"))
+        return part
 
     def start_sandbox(self, *options: str) -> Part:
         """Start the sandbox and learn its address."""

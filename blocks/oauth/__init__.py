@@ -1,6 +1,8 @@
-"""The OAuth server: its block with three operations, the tokens they yield, how they fail."""
+"""The OAuth server: its block with its operations, the tokens they yield, how they fail."""
 
+from blocks.oauth.callers import Caller
 from blocks.oauth.errors import (
+    CallerRefusedError,
     ClientRefusedError,
     DiscoveryFailedError,
     ExchangeRefusedError,
@@ -21,6 +23,8 @@ from blocks.oauth.server import OAuthServer
 from blocks.oauth.tokens import Tokens
 
 __all__ = [
+    "Caller",
+    "CallerRefusedError",
     "ClientRefusedError",
     "DiscoveryFailedError",
     "ExchangeRefusedError",

@@ -29,6 +29,8 @@ class Metadata:
 
     token_endpoint: str
     revocation_endpoint: str | None
+    jwks_uri: str | None = None
+    introspection_endpoint: str | None = None
 
 
 async def discover(issuer: str, *, timeouts: Timeouts, clock: Clock) -> Metadata:
@@ -99,7 +101,6 @@ def _read(document: dict[str, Any], issuer: str) -> Metadata:
             "some servers that do it do not, so it is tried all the same.",
             issuer,
         )
-    revocation_endpoint = document.get("revocation_endpoint")
-    return Metadata(
-        token_endpoint, revocation_endpoint if isinstance(revocation_endpoint, str) else None
-    )
+    optional = ("revocation_endpoint", "jwks_uri", "introspection_endpoint")
+    found = {name: document[name] for name in optional if isinstance(document.get(name), str)}
+    return Metadata(token_endpoint, **{name: found.get(name) for name in optional})

@@ -10,6 +10,7 @@ OAuthError
 ├── NoRefreshTokenError         the exchange succeeded, but gave nothing that outlives the caller
 ├── TenantMismatchError         the caller's token belongs to another tenant
 ├── RevocationRefusedError      the server keeps the token alive
+├── CallerRefusedError          an access token that the HTTP API was called with
 └── ServerSetupError            what answers is not the OAuth server that the block describes
     ├── UnusableReplyError
     ├── RedirectedError
@@ -81,6 +82,10 @@ class TenantMismatchError(OAuthError):
 
 class RevocationRefusedError(OAuthError):
     """The server refuses to revoke the token."""
+
+
+class CallerRefusedError(OAuthError):
+    """The access token that the HTTP API was called with is not good, or not good any more."""
 
 
 class ServerSetupError(OAuthError):

@@ -83,6 +83,18 @@ DISCOVERY = Operation(
     if_refused="check issuer, or set token_endpoint",
     if_lost="nothing has changed, so run it again later",
 )
+INTROSPECTION = Operation(
+    name="introspection",
+    refused=UnusableReplyError,
+    if_refused="let this client introspect tokens, or verify callers by jwks",
+    if_lost="nothing has changed, so try again later",
+)
+KEY_SET = Operation(
+    name="key set",
+    refused=UnusableReplyError,
+    if_refused="check issuer, or set jwks_uri",
+    if_lost="nothing has changed, so try again later",
+)
 
 
 @dataclass(frozen=True)

@@ -4,18 +4,34 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 from urllib.parse import urlencode
 
 from prefect.blocks.core import Block
 from pydantic import HttpUrl, PrivateAttr, SecretStr
 
-from blocks.http import Reply
+from blocks.http import NotJsonError, Reply
 from blocks.oauth.call import Attempt, Clock, Timeouts, call
+from blocks.oauth.caller_settings import CallerSettings
+from blocks.oauth.callers import Caller, Expected, verified_claims
 from blocks.oauth.discovery import EXCHANGE_GRANT, Metadata, discover
-from blocks.oauth.errors import OAuthError, TenantMismatchError
-from blocks.oauth.replies import EXCHANGE, REFRESH, REVOCATION, Operation
-from blocks.oauth.settings import OAuthSettings, require_usable_url
+from blocks.oauth.errors import (
+    CallerRefusedError,
+    DiscoveryFailedError,
+    OAuthError,
+    TenantMismatchError,
+)
+from blocks.oauth.keys import KeySource
+from blocks.oauth.replies import (
+    EXCHANGE,
+    INTROSPECTION,
+    KEY_SET,
+    REFRESH,
+    REVOCATION,
+    Operation,
+    unusable,
+)
+from blocks.oauth.settings import require_usable_url
 from blocks.oauth.tenant import require_tenant
 from blocks.oauth.tokens import Tokens, read_exchange, read_refresh
 
@@ -25,10 +41,11 @@ Read = TypeVar("Read")
 EXCHANGE_PATIENCE = 30.0
 REFRESH_PATIENCE = 60.0
 REVOCATION_PATIENCE = 15.0
+CALLER_PATIENCE = 2.0
 """Seconds after which no further attempt begins. One attempt under way may still end later."""
 
 
-class OAuthServer(OAuthSettings, Block):
+class OAuthServer(CallerSettings, Block):
     """The OAuth server that turns a caller's access token into a grant for the nights to come.
 
     Example:
@@ -116,6 +133,59 @@ class OAuthServer(OAuthSettings, Block):
         if url is not None:
             await self._ask(REVOCATION, url, form, lambda *_: None, REVOCATION_PATIENCE)
 
+    async def verify_caller(self, token: SecretStr) -> Caller:
+        """Who calls the HTTP API with this access token, as `caller_verification` says.
+
+        Raises:
+            CallerRefusedError: The token is not good, or not good any more.
+            OAuthError: Any other member of the family: it cannot be told at the moment.
+        """
+        expected = Expected(self.issuer, self.caller_audience, self.tenant_claim_of_callers or "")
+        match self.caller_verification:
+            case "none":
+                return Caller(None)
+            case "jwks":
+                claims = await verified_claims(token.get_secret_value(), await self._keys())
+                return expected.read(claims, self._clock.now(), required=True)
+            case "introspection":
+                claims = await self._introspect(token)
+                return expected.read(claims, self._clock.now(), required=False)
+
+    async def _introspect(self, token: SecretStr) -> dict[str, Any]:
+        """What the server says about the token (RFC 7662 2)."""
+        url = self.introspection_endpoint or (await self._published()).introspection_endpoint
+        if url is None:
+            raise DiscoveryFailedError(
+                "The OAuth server's metadata has no introspection endpoint: set "
+                "introspection_endpoint, or verify callers by jwks."
+            )
+        form: Form = [("token", token), ("token_type_hint", "access_token")]
+        read = partial(_json_object, operation=INTROSPECTION)
+        claims = await self._ask(INTROSPECTION, url, form, read, CALLER_PATIENCE)
+        if claims.get("active") is not True:
+            raise CallerRefusedError("The access token is not, or no longer, valid.")
+        return claims
+
+    async def _keys(self) -> KeySource:
+        url = self.jwks_uri or (await self._published()).jwks_uri
+        if url is None:
+            raise DiscoveryFailedError(
+                "The OAuth server's metadata has no key set: set jwks_uri, or verify callers by "
+                "introspection."
+            )
+        return KeySource(url, partial(self._key_set, url), self._clock.now)
+
+    async def _key_set(self, url: str) -> dict[str, Any]:
+        require_usable_url(url, "the URL of the key set", allow_http=self.allow_http)
+        headers = {"Accept": "application/jwk-set+json, application/json"}
+        return await call(
+            KEY_SET,
+            lambda: Attempt(self._timeouts.build("GET", url, headers), self._timeouts.whole),
+            partial(_json_object, operation=KEY_SET),
+            clock=self._clock,
+            patience=CALLER_PATIENCE,
+        )
+
     def _exchange_form(self, subject_token: SecretStr) -> Form:
         """What is set is sent, and nothing else: servers conflict in what they accept."""
         form: Form = [
@@ -185,10 +255,21 @@ class OAuthServer(OAuthSettings, Block):
         """The configured endpoints, or what the issuer publishes where they are left out."""
         if self.token_endpoint is not None:
             return Metadata(self.token_endpoint, self.revocation_endpoint)
-        if self.issuer is None:
-            raise ValueError("token_endpoint is missing; give it, or issuer to discover it from")
-        found = await discover(self.issuer, timeouts=self._timeouts, clock=self._clock)
+        found = await self._published()
         return Metadata(found.token_endpoint, self.revocation_endpoint or found.revocation_endpoint)
+
+    async def _published(self) -> Metadata:
+        if self.issuer is None:
+            raise ValueError("issuer is missing; give it, or every endpoint that is used")
+        return await discover(self.issuer, timeouts=self._timeouts, clock=self._clock)
+
+
+def _json_object(reply: Reply, _: datetime, *, operation: Operation) -> dict[str, Any]:
+    try:
+        return reply.json_object()
+    except NotJsonError:
+        pass
+    raise unusable(reply, operation, "it is not a JSON object")
 
 
 def _plain(value: str | SecretStr) -> str:

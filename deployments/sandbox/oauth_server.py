@@ -1,4 +1,4 @@
-"""The OAuth server: metadata, token exchange, refresh with rotation, revocation."""
+"""The OAuth server: metadata, token exchange, refresh with rotation, revocation, introspection."""
 
 from collections.abc import Callable
 
@@ -20,7 +20,7 @@ REFRESH_TOKEN = "urn:ietf:params:oauth:token-type:refresh_token"
 
 
 class OAuthServer:
-    """RFC 8414, 8693, 6749 section 6 and 7009, for one client and any number of tenants."""
+    """RFC 8414, 8693, 6749 section 6, 7009 and 7662, for one client and any number of tenants."""
 
     def __init__(
         self,
@@ -41,6 +41,7 @@ class OAuthServer:
         return [
             Route("/oauth/token", self.token, methods=["POST"]),
             Route("/oauth/revoke", self.revoke, methods=["POST"]),
+            Route("/oauth/introspect", self.introspect, methods=["POST"]),
             Route("/.well-known/oauth-authorization-server", self.metadata),
         ]
 
@@ -52,6 +53,7 @@ class OAuthServer:
                 "issuer": issuer,
                 "token_endpoint": f"{issuer}/oauth/token",
                 "revocation_endpoint": f"{issuer}/oauth/revoke",
+                "introspection_endpoint": f"{issuer}/oauth/introspect",
                 "response_types_supported": [],
                 "grant_types_supported": [TOKEN_EXCHANGE, "refresh_token"],
                 "token_endpoint_auth_methods_supported": self._settings.client_auth,
@@ -73,6 +75,14 @@ class OAuthServer:
         tenant = self._tokens.refresh_tenant(form.get("token"))
         call = self._gateway.receive(request, "revoke", tenant)
         return await self._gateway.answer(call, self._for_client(request, form, self._revoked))
+
+    async def introspect(self, request: Request) -> Response:
+        """RFC 7662: whether a token is a caller's, and of which tenant."""
+        form = await read_form(request)
+        tenant = self._tokens.subject_tenant(form.get("token"))
+        call = self._gateway.receive(request, "introspect", tenant)
+        work = self._for_client(request, form, self._introspected)
+        return await self._gateway.answer(call, work)
 
     async def _refresh(self, request: Request, form: Form) -> Response:
         tenant = self._tokens.refresh_tenant(form.get("refresh_token"))
@@ -118,6 +128,12 @@ class OAuthServer:
     def _revoked(self, form: Form) -> Reply:
         self._tokens.revoke(required(form, "token"))
         return Reply(200, {})
+
+    def _introspected(self, form: Form) -> Reply:
+        tenant = self._tokens.subject_tenant(required(form, "token"))
+        if tenant is None:
+            return Reply(200, {"active": False})
+        return Reply(200, {"active": True, "token_type": "Bearer", "tenant_id": tenant})
 
     def _exchange_body(self, issued: Issued) -> Body:
         if self._settings.exchange_style == "as_access_token":

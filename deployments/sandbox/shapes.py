@@ -7,7 +7,12 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue
 from pydantic.alias_generators import to_camel
 
 Endpoint = Literal[
-    "token.exchange", "token.refresh", "revoke", "orders.prepareSnapshot", "orders.close"
+    "token.exchange",
+    "token.refresh",
+    "revoke",
+    "introspect",
+    "orders.prepareSnapshot",
+    "orders.close",
 ]
 FaultKind = Literal[
     "status",

@@ -1,0 +1,143 @@
+"""Look at a configured batch, and end it: from Python.
+
+    batch = await describe(Binding("acme", "eod"))
+    await end(Binding("acme", "eod"))
+
+An extension of the seed, which only starts journeys.
+"""
+
+import asyncio
+from datetime import datetime
+from typing import Any, Self
+
+from prefect.logging import get_logger
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from blocks import clock, context, deployment, history, systems
+from blocks import grant as grants
+from blocks.binding import Binding
+from blocks.context import LastBatch
+from blocks.lock import only_holder
+from flows.contract import DailyOrdersBatchCloseConfigOutcome, DailyOrdersBatchCloseConfigRequest
+
+REVOCATION_SECONDS = 5.0
+"""The grant is forgotten by then: whoever ends a binding need not wait for a slow OAuth server."""
+
+logger = get_logger("batches")
+
+
+class UnknownBatchError(Exception):
+    """Nothing is configured under this tenant and batch."""
+
+
+class _Shown(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
+
+
+class Schedule(_Shown):
+    """When the batch is closed, as it was configured; `active` is false once it was stopped."""
+
+    first_run_at: str
+    interval: str
+    max_runs: int
+    time_zone: str | None = None
+    cadence: str
+    upstream_wait_duration: str
+    replication_delay_duration: str
+    active: bool
+
+    @classmethod
+    def of(cls, request: DailyOrdersBatchCloseConfigRequest, *, active: bool) -> Self:
+        """The schedule that the request asked for."""
+        outcome = DailyOrdersBatchCloseConfigOutcome.of(request)
+        return cls(
+            **outcome.model_dump(exclude={"status", "tenant_id", "batch_id"}),
+            upstream_wait_duration=request.upstream_wait_duration,
+            replication_delay_duration=request.replication_delay_duration,
+            active=active,
+        )
+
+
+class NightShown(_Shown):
+    """One night of the history; `run` reads "2 of 365", and "" stands for what there is not."""
+
+    occurrence: str
+    run: str
+    status: str
+    snapshot_id: str = Field(validation_alias="snapshot")
+    closed_at: str = Field(validation_alias="closed at")
+    reason: str
+
+
+class Batch(_Shown):
+    """A configured batch: its schedule, how far it has come, how its nights ended."""
+
+    tenant_id: str
+    batch_id: str
+    schedule: Schedule
+    next_occurrence: AwareDatetime | None
+    runs_done: int
+    max_runs: int
+    last_batch: LastBatch | None
+    history: list[NightShown]
+
+
+async def describe(binding: Binding) -> Batch:
+    """The batch as it stands; raises UnknownBatchError."""
+    found = await deployment.find(binding)
+    if found is None:
+        raise unknown(binding)
+    # In a thread: laying out 100000 nights takes a second, in which an API would answer nobody.
+    request = await asyncio.to_thread(
+        DailyOrdersBatchCloseConfigRequest.model_validate, found.parameters["configured"]
+    )
+    last = (await context.load(binding)).last_batch
+    return Batch(
+        tenant_id=binding.tenant_id,
+        batch_id=binding.batch_id,
+        schedule=Schedule.of(request, active=not found.paused),
+        next_occurrence=None if found.paused else request.recurrence.after(clock.now()),
+        runs_done=_number(request, last.occurrence) if last else 0,
+        max_runs=request.max_runs,
+        last_batch=last,
+        history=[_night(row) for row in await history.nights(binding)],
+    )
+
+
+async def end(binding: Binding) -> None:
+    """End the binding: nothing of it runs or closes any more, its grant is forgotten and revoked.
+
+    Its history stays in Prefect. Repeat it if it fails half-way: what is found is ended.
+
+    Raises UnknownBatchError, and LockedError while it is being configured.
+    """
+    async with only_holder(f"configure-{binding.slug}"):
+        if await deployment.find(binding) is None:
+            raise unknown(binding)
+        server = await systems.oauth_server()
+        # In this order a night that is running at the moment finds no grant to close with, and
+        # the deployment, by which the binding is found, goes last of what is stored.
+        await deployment.pause(binding)
+        grant = await grants.delete(binding)
+        await deployment.delete(binding)
+        try:
+            async with asyncio.timeout(REVOCATION_SECONDS):
+                await grants.revoke(grant, server)
+        except TimeoutError:
+            logger.warning("The grant of %s was not revoked in time: it runs out.", binding)
+
+
+def unknown(binding: Binding) -> UnknownBatchError:
+    """The error for a batch that does not exist, or not for who asks."""
+    return UnknownBatchError(f"{binding} is not configured.")
+
+
+def _number(request: DailyOrdersBatchCloseConfigRequest, occurrence: datetime) -> int:
+    latest = request.recurrence.latest_at(occurrence)
+    return (request.recurrence.number_of(latest) or 0) if latest else 0
+
+
+def _night(row: dict[str, Any]) -> NightShown:
+    moments = {name: str(row[name]).replace(" ", "T") for name in ("occurrence", "closed at")}
+    return NightShown.model_validate(row | moments)

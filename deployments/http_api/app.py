@@ -1,0 +1,36 @@
+"""The ASGI app, put together."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from importlib.metadata import version
+
+from fastapi import FastAPI
+
+from blocks.oauth import OAuthServer
+from deployments.http_api import batch_routes, journey_routes, openapi, probes, refusals
+from deployments.http_api.board import Board
+from deployments.http_api.callers import Callers, saved_server
+
+
+def create_app(load: Callable[[], Awaitable[OAuthServer]] = saved_server) -> FastAPI:
+    """The Journeys API on the Prefect that the settings name (PREFECT_API_URL).
+
+    Args:
+        load: Where the OAuth Server block comes from.
+    """
+    app = FastAPI(
+        version=version("daily-orders-batch-close"),
+        redirect_slashes=False,
+        docs_url="/docs",
+        redoc_url=None,
+    )
+    app.state.callers = Callers(load)
+    app.state.board = Board()
+    app.state.stopping = asyncio.Event()
+    app.state.routes = []
+    for router in (batch_routes.router, journey_routes.router, probes.router):
+        app.include_router(router)
+        app.state.routes += router.routes
+    refusals.install(app)
+    openapi.install(app)
+    return app
