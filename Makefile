@@ -5,7 +5,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo serve test check chaos clean tests/unit tests/flows tests/secrets tests/end_to_end tests/chaos
+.PHONY: demo serve test check chaos clean tests/end_to_end tests/flows tests/unit tests/secrets \
+	tests/chaos
 
 demo: $(VENV)/installed            ## two nights in a minute; KEEP=1 leaves it running
 	@$(BIN)/python -m deployments.demo $(if $(KEEP),--keep) $(if $(ROTATION),--rotation $(ROTATION))
@@ -14,13 +15,13 @@ serve: $(VENV)/installed           ## the Journeys API, on PREFECT_API_URL or al
 	@$(BIN)/python -m deployments.serve $(if $(PORT),--port $(PORT))
 
 # Each folder in a process of its own: what Prefect keeps for one server must not meet the next.
-# Two at a time; but those of whole installations, which look at the clock, alone.
-test: $(VENV)/installed-dev        ## every test; `make tests/unit` runs a part
-	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target tests/flows tests/unit tests/secrets
-	@$(MAKE) --no-print-directory tests/end_to_end
-	@$(MAKE) --no-print-directory tests/chaos
+# Two at a time, the longest first: most of them wait for something most of the time.
+FOLDERS := tests/end_to_end tests/flows tests/unit tests/secrets tests/chaos
 
-tests/unit tests/flows tests/secrets tests/end_to_end tests/chaos: $(VENV)/installed-dev
+test: $(VENV)/installed-dev        ## every test; `make tests/unit` runs a part
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target $(FOLDERS)
+
+$(FOLDERS): $(VENV)/installed-dev
 	$(BIN)/python -m pytest -q $@
 
 chaos: $(VENV)/installed-dev       ## break everything: N=200 SEED=1 DB=sqlite WORKERS=1

@@ -106,7 +106,7 @@ async def _configure(bindings: Sequence[Binding], sandbox: SandboxClient) -> Non
             "firstRunAt": first_run_at.isoformat(),
             "interval": "P1D",
             "maxRuns": 2,
-            "upstreamWaitDuration": f"PT{30 + len(bindings) // 3}S",
+            "upstreamWaitDuration": f"PT{10 + len(bindings) // 3}S",
             "replicationDelayDuration": "PT5S",
         }
         request = DailyOrdersBatchCloseConfigRequest.model_validate(wanted)
