@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check clean tests/unit tests/flows tests/secrets tests/end_to_end
+.PHONY: demo test bench plot check clean tests/unit tests/flows tests/secrets tests/end_to_end
 
 demo: $(VENV)/installed            ## two nights in a minute; KEEP=1 leaves it running
 	@$(BIN)/python -m deployments.demo $(if $(KEEP),--keep) $(if $(ROTATION),--rotation $(ROTATION))
@@ -18,6 +18,13 @@ test: $(VENV)/installed-dev        ## every test; `make tests/unit` runs a part
 
 tests/unit tests/flows tests/secrets tests/end_to_end: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -q $@
+
+# The sandbox judges; benchmarks/README.md says what is measured.
+bench: $(VENV)/installed           ## tenants that all fall due at once; N=1000 DB=postgres for one size
+	@$(BIN)/python -m benchmarks $(if $(N),--tenants $(N)) $(if $(DB),--db $(DB)) $(BENCH)
+
+plot: $(VENV)/installed-bench      ## docs/stampede.png, of what `make bench` has measured
+	$(BIN)/python -m benchmarks.plot
 
 check: $(VENV)/installed-dev       ## lint, format and types
 	$(BIN)/ruff check .
@@ -36,4 +43,8 @@ $(VENV)/installed: $(VENV)/bin/python pyproject.toml constraints.txt
 
 $(VENV)/installed-dev: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+$(VENV)/installed-bench: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	@touch $@
