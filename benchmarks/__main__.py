@@ -5,15 +5,14 @@ Orders API, judges what arrived. The exit status is 0 only if nothing was lost a
 """
 
 import argparse
-import asyncio
-import shutil
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 
 from benchmarks.installation import Database
-from benchmarks.report import RESULTS, calls_table, is_refused, per_close, save, table
-from benchmarks.stampede import Outcome, Stampede, run
+from benchmarks.report import RESULTS, calls_table, is_refused, per_close, save, save_calls, table
+from benchmarks.stampede import Outcome, Stampede, play
 from benchmarks.ways import BatchClose, UsualWay
 
 SIZES: list[tuple[int, Database]] = [(20, "sqlite"), (200, "postgres"), (1000, "postgres")]
@@ -24,15 +23,17 @@ FEW = 20
 def main() -> int:
     """Run what was asked for; returns the exit status."""
     options = _parser().parse_args()
-    outcomes = [_run(stampede, keep=options.keep) for stampede in _stampedes(options)]
+    # Each in a process of its own: what Prefect keeps for one server must not meet the next.
+    with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as processes:
+        played = processes.map(partial(play, keep=options.keep), _stampedes(options))
+        outcomes = [_tell(outcome) for outcome in played]
     measured = [it for it in outcomes if not it.stampede.is_disturbed]
     if measured:
         _say(f"\n{table(measured)}\n")
         _compare(measured)
     for outcome in outcomes:
-        if outcome.calls:
-            _say(f"\n{calls_table(outcome.calls, outcome.stampede.tenants)}\n")
-    bad = [it for it in outcomes if is_refused(it) and it.stampede.way.is_ours]
+        _tell_calls(outcome, each=options.calls)
+    bad = [it for it in outcomes if is_refused(it)]
     _say(f"bench: runs={len(outcomes)} refused={len(bad)} exit={'failed' if bad else 'ok'}")
     return 1 if bad else 0
 
@@ -70,21 +71,23 @@ def _stampedes(options: argparse.Namespace) -> list[Stampede]:
     return wanted
 
 
-def _run(stampede: Stampede, *, keep: bool) -> Outcome:
-    _say(f"{stampede} ...")
-    home = Path(tempfile.mkdtemp(prefix="daily-orders-bench-"))
-    try:
-        outcome = asyncio.run(run(stampede, home))
-    finally:
-        if keep:
-            _say(f"kept: {home}")
-        else:
-            shutil.rmtree(home, ignore_errors=True)
+def _tell(outcome: Outcome) -> Outcome:
     faults = outcome.judgement.faults or "nothing lost, nothing doubled"
+    _say(f"{outcome.stampede}:")
     _say(f"  {outcome.judgement.closed_once} closed in {outcome.seconds:.0f} s, {faults}")
-    if not stampede.is_disturbed and not (is_refused(outcome) and stampede.way.is_ours):
+    if not outcome.stampede.is_disturbed and not is_refused(outcome):
         _say(f"  results/{save(outcome).name}")
     return outcome
+
+
+def _tell_calls(outcome: Outcome, *, each: bool) -> None:
+    if outcome.calls is None:
+        return
+    _say(f"results/{save_calls(outcome.stampede, outcome.calls).name}")
+    if each:
+        _say(f"\n{calls_table(outcome.calls, outcome.stampede.tenants)}\n")
+    for what, counts in vars(outcome.calls).items():
+        _say(f"{what} per close: {sum(counts.values()) / outcome.stampede.tenants:.1f}")
 
 
 def _compare(outcomes: Sequence[Outcome]) -> None:

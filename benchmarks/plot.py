@@ -38,7 +38,7 @@ def _series() -> dict[str, list[Figures]]:
     latest: dict[tuple[str, int], Figures] = {}
     for path in sorted(RESULTS.glob("*.json")):
         run: Figures = json.loads(path.read_text())
-        if not run["kills"]:
+        if run.get("kills") == 0:
             latest[f"{run['way']}, {run['database']}", run["tenants"]] = run
     series: dict[str, list[Figures]] = {}
     for (name, _), run in sorted(latest.items(), key=lambda item: item[0]):

@@ -1,6 +1,7 @@
 """Where the time goes: py-spy on the server and the worker, its samples summed up by function."""
 
 import asyncio
+import re
 import signal
 import sys
 from asyncio.subprocess import DEVNULL, Process
@@ -13,6 +14,18 @@ from benchmarks.installation import Installation
 
 TIMES_A_SECOND = 50
 SHOWN = 30
+
+IDLE = {
+    "Condition.wait",
+    "EpollSelector.select",
+    "Thread._wait_for_tstate_lock",
+    "_send_heartbeats.<locals>.heartbeat_loop",
+    "_worker",
+}
+"""Where threads wait: in some containers py-spy cannot tell that they do."""
+
+TELLING = re.compile(r"\((blocks|flows|deployments|docket|prefect(?!/cli|/__main__))/")
+"""Code whose callees are of interest; those of an event loop or a web framework are everything."""
 
 
 @asynccontextmanager
@@ -42,8 +55,10 @@ def summary(name: str, stacks: Iterable[str]) -> str:
     for line in stacks:
         frames, _, count = line.rpartition(" ")
         functions = frames.split(";")
+        if functions[-1].partition(" (")[0] in IDLE:
+            continue
         own[functions[-1]] += int(count)
-        under.update(dict.fromkeys(functions, int(count)))
+        under.update(dict.fromkeys(filter(TELLING.search, functions), int(count)))
     total = own.total()
     lists = [_listed(f"{name}: in the function itself", own, total)]
     lists += [_listed(f"{name}: in it and in what it calls", under, total)]

@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks.calls import Calls
 from benchmarks.installation import version_of
 from benchmarks.judge import percentile
-from benchmarks.stampede import Outcome
+from benchmarks.stampede import Outcome, Stampede
 
 RESULTS = Path(__file__).with_name("results")
 
@@ -89,10 +89,14 @@ def save(outcome: Outcome) -> Path:
     marks = [] if outcome.stampede.way.is_ours else ["usual"]
     marks += [f"kill{found['kills']}"] if found["kills"] else []
     name = "-".join([found["date"], str(found["tenants"]), found["database"], *marks])
-    RESULTS.mkdir(exist_ok=True)
-    target = RESULTS / f"{name}.json"
-    target.write_text(json.dumps(found, indent=2) + "\n")
-    return target
+    return _write(f"{name}.json", found)
+
+
+def save_calls(stampede: Stampede, calls: Calls) -> Path:
+    """Write what was asked of the Prefect API, in all, into `results`."""
+    found = {"tenants": stampede.tenants, **vars(calls)}
+    name = f"{date.today().isoformat()}-{stampede.tenants}-{stampede.database}-calls.json"  # noqa: DTZ011
+    return _write(name, found)
 
 
 def table(outcomes: Iterable[Outcome]) -> str:
@@ -102,16 +106,19 @@ def table(outcomes: Iterable[Outcome]) -> str:
 
 
 def is_refused(outcome: Outcome) -> bool:
-    """Whether its figures mean nothing: something was lost, doubled or never settled."""
-    return bool(outcome.judgement.faults) or not outcome.settled
+    """Whether its figures mean nothing: something was lost, doubled or never settled.
+
+    The usual way is there to be compared with: what it loses is shown beside its figures.
+    """
+    went_wrong = bool(outcome.judgement.faults) or not outcome.settled
+    return went_wrong and outcome.stampede.way.is_ours
 
 
 def calls_table(calls: Calls, tenants: int) -> str:
     """The requests by method and path, and the events, in all and for each close."""
     rows = [("what", "in all", "per close"), ("---", "---", "---")]
-    total = {"**requests**": sum(calls.requests.values()), **calls.requests}
-    total |= {"**events**": sum(calls.events.values()), **calls.events}
-    rows += [(what, str(count), f"{count / tenants:.2f}") for what, count in total.items()]
+    counts = calls.requests | calls.events
+    rows += [(what, str(count), f"{count / tenants:.2f}") for what, count in counts.items()]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
@@ -119,7 +126,7 @@ def _row(outcome: Outcome) -> tuple[str, ...]:
     stampede, judgement = outcome.stampede, outcome.judgement
     closed = f"{judgement.closed_once} of {stampede.tenants}"
     beginning = (stampede.way.name, str(stampede.tenants), stampede.database, closed)
-    if is_refused(outcome) and stampede.way.is_ours:
+    if is_refused(outcome):
         why = ", ".join(f"{fault} {count}" for fault, count in judgement.faults.items())
         return (*beginning, f"refused: {why or 'never settled'}", *["-"] * 5)
     cpu = per_close(outcome)
@@ -136,3 +143,10 @@ def _row(outcome: Outcome) -> tuple[str, ...]:
 
 def _rounded(figures: dict[str, float]) -> dict[str, float]:
     return {name: round(figure, 3) for name, figure in figures.items()}
+
+
+def _write(name: str, found: dict[str, Any]) -> Path:
+    RESULTS.mkdir(exist_ok=True)
+    target = RESULTS / name
+    target.write_text(json.dumps(found, indent=2) + "\n")
+    return target

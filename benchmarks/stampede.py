@@ -1,6 +1,8 @@
 """All tenants fall due at the same moment: one run of it, from nothing to its figures."""
 
 import asyncio
+import shutil
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -111,8 +113,19 @@ class Clocks:
     at: float = field(default_factory=time.monotonic)
 
 
-async def run(stampede: Stampede, home: Path) -> Outcome:
-    """Run it once; everything that it needs lives in `home`."""
+def play(stampede: Stampede, *, keep: bool = False) -> Outcome:
+    """Run it once; `keep` leaves the logs, and says where."""
+    home = Path(tempfile.mkdtemp(prefix="daily-orders-bench-"))
+    try:
+        return asyncio.run(_play(stampede, home))
+    finally:
+        if keep:
+            print(f"kept: {home}", flush=True)  # noqa: T201
+        else:
+            shutil.rmtree(home, ignore_errors=True)
+
+
+async def _play(stampede: Stampede, home: Path) -> Outcome:
     settings = ACCESS_LOG if stampede.count_calls else {}
     with (
         installed(home, stampede.database, stampede.way, **settings) as running,

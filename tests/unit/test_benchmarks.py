@@ -11,7 +11,7 @@ import pytest
 from benchmarks.calls import count_requests
 from benchmarks.judge import Judgement, judge, percentile
 from benchmarks.memory import Memory, memory
-from benchmarks.meter import TICKS, Meter, Sample
+from benchmarks.meter import Meter, Sample
 from benchmarks.profiler import summary
 from benchmarks.report import is_refused, per_close, table
 from benchmarks.set_up import SetUp
@@ -116,7 +116,7 @@ def test_the_cpu_of_a_child_that_has_ended_counts() -> None:
             assert parent.stdout.readline() == "ended\n"
             meter = Meter()
             meter.add("part", parent.pid)
-            assert 0.5 <= meter.cpu()["part"] + 1 / TICKS < 3
+            assert 0.4 < meter.cpu()["part"] < 3
         finally:
             parent.kill()
 
@@ -129,9 +129,9 @@ def test_the_cpu_of_a_child_that_still_runs_counts_once() -> None:
         try:
             meter.add("part", parent.pid)
             until = time.monotonic() + 30
-            while meter.cpu()["part"] < 0.5 and time.monotonic() < until:
+            while meter.cpu()["part"] < 0.4 and time.monotonic() < until:
                 time.sleep(0.05)
-            assert 0.5 <= meter.cpu()["part"] < 1.0
+            assert 0.4 <= meter.cpu()["part"] < 0.9
             child = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()[0]
         finally:
             subprocess.run(["kill", "-9", child, str(parent.pid)], check=True)
@@ -142,11 +142,11 @@ def test_what_a_killed_process_had_used_is_not_forgotten() -> None:
     with subprocess.Popen([sys.executable, "-c", f"{BURN}\ntime.sleep(60)"]) as process:
         meter.add("worker", process.pid)
         until = time.monotonic() + 30
-        while (used := meter.cpu()["worker"]) < 0.5 and time.monotonic() < until:
+        while (used := meter.cpu()["worker"]) < 0.4 and time.monotonic() < until:
             time.sleep(0.05)
         process.kill()
     meter.add("worker", 2**22 + 1)  # no process has this number
-    assert meter.cpu()["worker"] == pytest.approx(used, abs=0.05)
+    assert meter.cpu()["worker"] == pytest.approx(used, abs=0.2) != 0
 
 
 def test_memory_is_shared_among_those_that_wait_and_not_among_all() -> None:
@@ -191,7 +191,14 @@ def test_calls_are_counted_by_path_without_what_differs() -> None:
 
 
 def test_a_recursive_function_counts_once_in_each_sample_of_a_profile() -> None:
-    shown = summary("worker", ["main;walk;walk;read 3", "main;walk 1"])
+    walk = "walk (prefect/x.py:1)"
+    shown = summary("worker", [f"main;{walk};{walk};read 3", f"main;{walk} 1"])
     own, under = shown.split("\n\n")[0], shown.split("\n\n")[1]
     assert " 75.0%  read" in own
     assert "100.0%  walk" in under
+
+
+def test_waiting_is_no_work_in_a_profile() -> None:
+    shown = summary("worker", ["main;EpollSelector.select (selectors.py:451) 99", "main;read 1"])
+    assert "100.0%  read" in shown
+    assert "select" not in shown
