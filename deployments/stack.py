@@ -77,11 +77,13 @@ class Stack:
         """Where programs look."""
         return f"{self.ui_url}/api"
 
-    def start_server(self) -> Part:
-        """Start the Prefect server and wait until it answers."""
-        part = self._start(
-            "server", ["-m", "deployments.embedded_server", "--port", str(self.port)]
-        )
+    def start_server(self, *, plain: bool = False) -> Part:
+        """Start the Prefect server and wait until it answers.
+
+        `plain` is `prefect server start` as it is, which is right on PostgreSQL.
+        """
+        command = ["prefect", "server", "start"] if plain else ["-m", "deployments.embedded_server"]
+        part = self._start("server", [*command, "--port", str(self.port)])
         self._wait(part, lambda: _answers(f"{self.api_url}/health"))
         return part
 

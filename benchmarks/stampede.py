@@ -1,0 +1,225 @@
+"""All tenants fall due at the same moment: one run of it, from nothing to its figures."""
+
+import asyncio
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import TERMINAL_STATES
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from benchmarks.calls import Calls, Since
+from benchmarks.installation import (
+    ACCESS_LOG,
+    COUNTED,
+    Database,
+    Installation,
+    installed,
+    with_worker,
+)
+from benchmarks.judge import Judgement, judge
+from benchmarks.memory import Memory, memory
+from benchmarks.meter import machine_cpu
+from benchmarks.profiler import profiled
+from benchmarks.set_up import SetUp, set_up
+from benchmarks.ways import REPLICATION_DELAY, UPSTREAM_WAIT, Way
+from blocks import clock
+from deployments.sandbox.client import SandboxClient
+from deployments.sandbox.settings import Rotation
+
+JUST_BEFORE = timedelta(seconds=2)
+IDLE = timedelta(seconds=5)
+"""How long the installation is watched while nothing is due, right before that."""
+
+LOOK_SECONDS = 1.0
+QUIET_SECONDS = 10.0
+PATIENCE, PATIENCE_EACH = 240.0, 5.0
+"""Seconds for all, and for each tenant. What is not closed by then is lost."""
+
+
+@dataclass(frozen=True)
+class Stampede:
+    """What to run.
+
+    Attributes:
+        tenants: How many fall due at the same moment.
+        way: How the job is done.
+        database: Prefect's.
+        rotation: How the OAuth server treats a refresh token that was used.
+        kills: How often the worker is killed: in the middle of the refreshes, and of the closes.
+        count_calls: Count the Prefect API's calls. It costs something: no figures then.
+        profile: Where to write where the time goes. It costs something, too.
+    """
+
+    tenants: int
+    way: Way
+    database: Database
+    rotation: Rotation = "strict"
+    kills: int = 0
+    count_calls: bool = False
+    profile: Path | None = None
+
+    def __str__(self) -> str:
+        killed = f", killed {self.kills} times" if self.kills else ""
+        return f"{self.way.name}, {self.tenants} tenants, {self.database}{killed}"
+
+    @property
+    def is_disturbed(self) -> bool:
+        """Whether it is watched so closely that its own figures mean nothing."""
+        return self.count_calls or self.profile is not None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of it.
+
+    Attributes:
+        stampede: What was run.
+        judgement: The sandbox's counts and the lags.
+        set_up: How long setting the tenants up took.
+        cpu: CPU seconds of each part, from just before the moment until all was settled.
+        idle: CPU seconds that each part uses in a second in which nothing is due.
+        elsewhere: CPU seconds that the machine spent meanwhile on anything else: the sandbox, this
+            program, and whatever else was running there.
+        seconds: How long it took until all was settled.
+        settled: Whether every run came to a final state.
+        memory: What it held.
+        calls: The Prefect API's calls, if they were counted.
+    """
+
+    stampede: Stampede
+    judgement: Judgement
+    set_up: SetUp
+    cpu: dict[str, float]
+    idle: dict[str, float]
+    elsewhere: float
+    seconds: float
+    settled: bool
+    memory: Memory
+    calls: Calls | None
+
+
+@dataclass
+class Clocks:
+    """What the CPU clocks of the parts and of the machine show at a moment."""
+
+    parts: dict[str, float]
+    machine: float
+    at: float = field(default_factory=time.monotonic)
+
+
+def play(stampede: Stampede, *, keep: bool = False) -> Outcome:
+    """Run it once; `keep` leaves the logs, and says where."""
+    home = Path(tempfile.mkdtemp(prefix="daily-orders-bench-"))
+    try:
+        return asyncio.run(_play(stampede, home))
+    finally:
+        if keep:
+            print(f"kept: {home}", flush=True)  # noqa: T201
+        else:
+            shutil.rmtree(home, ignore_errors=True)
+
+
+async def _play(stampede: Stampede, home: Path) -> Outcome:
+    settings = ACCESS_LOG if stampede.count_calls else {}
+    with (
+        installed(home, stampede.database, stampede.way, **settings) as running,
+        temporary_settings({PREFECT_API_URL: running.api_url}),
+    ):
+        installation = await with_worker(running, stampede.way, stampede.rotation)
+        with SandboxClient(running.sandbox_url) as sandbox:
+            tenants = [f"tenant-{number:05}" for number in range(stampede.tenants)]
+            ready = await set_up(stampede.way, sandbox, tenants)
+            with installation.meter.sampling():
+                return await _run(stampede, installation, sandbox, ready, tenants)
+
+
+async def _run(
+    stampede: Stampede,
+    installation: Installation,
+    sandbox: SandboxClient,
+    ready: SetUp,
+    tenants: Sequence[str],
+) -> Outcome:
+    await _until(ready.due - JUST_BEFORE - IDLE)
+    resting = _read(installation)
+    await _until(ready.due - JUST_BEFORE)
+    since = (
+        Since(installation.server.log, installation.stack.api_url) if stampede.count_calls else None
+    )
+    began = _read(installation)
+    async with profiled(installation, stampede.profile):
+        await _kill(stampede, installation, sandbox)
+        settled = await _settle(stampede, sandbox, ready.due)
+    ended = _read(installation)
+    due = ready.due + UPSTREAM_WAIT + REPLICATION_DELAY
+    cpu = _spent(began, ended)
+    return Outcome(
+        stampede=stampede,
+        judgement=judge(tenants, sandbox.verdict(), sandbox.bindings(), due),
+        set_up=ready,
+        cpu=cpu,
+        idle={
+            part: used / (began.at - resting.at) for part, used in _spent(resting, began).items()
+        },
+        elsewhere=ended.machine - began.machine - sum(cpu.values()),
+        seconds=ended.at - began.at,
+        settled=settled,
+        memory=memory(installation.meter.samples, sandbox.events(), ready.due),
+        calls=await since.count(ready.due) if since else None,
+    )
+
+
+async def _kill(stampede: Stampede, installation: Installation, sandbox: SandboxClient) -> None:
+    """Kill the worker when half of the tenants have refreshed, and when half have closed."""
+    for number, wave in enumerate(("refreshed", "closed")[: stampede.kills], start=2):
+        async with asyncio.timeout(PATIENCE + PATIENCE_EACH * stampede.tenants):
+            while int(getattr(sandbox.verdict(), wave)) < stampede.tenants / 2:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        installation.replace_worker(f"worker-{number}")
+
+
+async def _settle(stampede: Stampede, sandbox: SandboxClient, due: datetime) -> bool:
+    """Wait until every close is recorded; False if some never are."""
+    patience = timedelta(seconds=PATIENCE + PATIENCE_EACH * stampede.tenants)
+    while clock.now() < due + patience:
+        await asyncio.sleep(LOOK_SECONDS)
+        if stampede.count_calls:  # only the worker is to be seen in the access log
+            if sandbox.verdict().closed >= stampede.tenants:
+                await asyncio.sleep(QUIET_SECONDS)
+                return True
+        elif not await _unsettled(due):
+            return True
+    return False
+
+
+async def _unsettled(due: datetime) -> int:
+    """How many of the runs of this moment are not final yet."""
+    around = {"after_": _iso(due, -1), "before_": _iso(due, +1)}
+    final = [state.value for state in TERMINAL_STATES]
+    wanted = {"expected_start_time": around, "state": {"type": {"not_any_": final}}}
+    async with get_client() as client:
+        answer = await client.request("POST", "/flow_runs/count", json={"flow_runs": wanted})
+    return int(answer.json())
+
+
+def _read(installation: Installation) -> Clocks:
+    used = installation.meter.cpu()
+    return Clocks({part: used[part] for part in COUNTED if part in used}, machine_cpu())
+
+
+def _spent(began: Clocks, ended: Clocks) -> dict[str, float]:
+    return {part: ended.parts[part] - began.parts[part] for part in began.parts}
+
+
+async def _until(moment: datetime) -> None:
+    await asyncio.sleep(max(0.0, (moment - clock.now()).total_seconds()))
+
+
+def _iso(moment: datetime, seconds: float) -> str:
+    return (moment + timedelta(seconds=seconds)).isoformat()
