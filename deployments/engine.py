@@ -8,6 +8,7 @@ suspension, an API client with its certificates, and API calls that read the run
 import asyncio
 from contextlib import suppress
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from prefect import Flow
 from prefect._internal.engine import resolve_custom_flow_run_name
@@ -17,9 +18,11 @@ from prefect.context import FlowRunContext
 from prefect.exceptions import Abort, Pause
 from prefect.flows import FlowStateHook
 from prefect.logging.loggers import flow_run_logger
-from prefect.results import get_result_store
+from prefect.results import ResultStore, get_result_store
 from prefect.states import Running, exception_to_failed_state, return_value_to_state
 from prefect.utilities.engine import propose_state
+
+_result_stores: WeakKeyDictionary[Flow[..., Any], ResultStore] = WeakKeyDictionary()
 
 
 class NotPlainError(Exception):
@@ -45,9 +48,11 @@ async def execute(flow: Flow[..., Any], run: FlowRun, client: PrefectClient, *, 
         client: Prefect's API.
         taken: What its state says of who executes it.
     """
-    running: State[None] = Running(message=taken)
     with suppress(Abort, Pause):  # somebody withdrew it; or it waits
-        run.state = await propose_state(client, running, flow_run_id=run.id)
+        # A run that is woken has been Running before: what it does now is done in a moment.
+        if not run.run_count:
+            running: State[None] = Running(message=taken)
+            run.state = await propose_state(client, running, flow_run_id=run.id)
         with await _context(flow, run, client):
             await _execute(flow, run, client)
 
@@ -65,7 +70,7 @@ async def _execute(flow: Flow[..., Any], run: FlowRun, client: PrefectClient) ->
 
 
 async def _outcome(flow: Flow[..., Any], run: FlowRun) -> State[Any]:
-    store = get_result_store()
+    store = await _result_store(flow)
     try:
         parameters = flow.validate_parameters(run.parameters)
         result = await flow.fn(**parameters)
@@ -91,9 +96,16 @@ async def _context(flow: Flow[..., Any], run: FlowRun, client: PrefectClient) ->
         parameters=run.parameters,
         client=client,
         task_runner=flow.task_runner,
-        result_store=await get_result_store().aupdate_for_flow(flow),
+        result_store=await _result_store(flow),
         persist_result=False,
     )
+
+
+async def _result_store(flow: Flow[..., Any]) -> ResultStore:
+    # Made once for each flow: Prefect's API is asked where results belong.
+    if flow not in _result_stores:
+        _result_stores[flow] = await get_result_store().aupdate_for_flow(flow)
+    return _result_stores[flow]
 
 
 async def _call_hooks(

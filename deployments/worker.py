@@ -17,7 +17,7 @@ import httpx
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.client.schemas.responses import WorkerFlowRunResponse
 from prefect.context import AsyncClientContext
-from prefect.exceptions import Abort
+from prefect.exceptions import Abort, ObjectNotFound
 from prefect.flows import Flow, load_flow_from_flow_run
 from prefect.states import Cancelled, Crashed, Pending
 from prefect.utilities.engine import propose_state
@@ -28,6 +28,7 @@ from prefect.workers.base import (
     BaseWorkerResult,
 )
 
+from blocks import clock
 from deployments.engine import execute, require_plain
 from deployments.recovery import Owner, give_back, recover
 
@@ -49,8 +50,12 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
 
     def __init__(self, work_pool_name: str, *, limit: int | None = None, **options: Any) -> None:
         options["heartbeat_interval_seconds"] = HEARTBEAT_SECONDS
-        super().__init__(work_pool_name, limit=limit or RUNS_AT_ONCE, **options)
+        super().__init__(work_pool_name, **options)
+        self._places = anyio.Semaphore(limit or RUNS_AT_ONCE)
+        self._queued: set[UUID] = set()
         self._me = Owner(self.name, uuid4().hex)
+        self._has_recovered = False
+        self._loading = anyio.Lock()
         self._flows: dict[tuple[UUID, str | None], Flow[..., Any]] = {}
         self._executing: dict[UUID, anyio.CancelScope] = {}
         self._held_lately: set[UUID] = set()
@@ -62,6 +67,8 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
 
     async def get_and_submit_flow_runs(self) -> list[FlowRun]:
         """Take the runs that are due; none while Prefect's API is away."""
+        if not self._has_recovered:
+            return []  # what a dead worker left behind has waited longest
         try:
             return await super().get_and_submit_flow_runs()
         except httpx.HTTPError as error:
@@ -84,11 +91,18 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
         """Not called: there is no infrastructure to start a run on."""
         raise NotImplementedError
 
+    @property
+    def _runs(self) -> anyio.abc.TaskGroup:
+        if self._runs_task_group is None:
+            raise RuntimeError("The worker is not set up.")
+        return self._runs_task_group
+
     async def _beat_and_recover(self) -> None:
         await super().sync_with_backend()
         # Grows with every run that is taken while Prefect answers how things stood a while ago.
-        self._held_lately = self._executing.keys() | self._submitting_flow_run_ids
+        self._held_lately = set(self._executing)
         await recover(self.client, self._work_pool_name, self._me, self._held_lately)
+        self._has_recovered = True
 
     def _wait_for_prefect(self, error: httpx.HTTPError) -> None:
         """Go on: Prefect's own loop would end the worker after a few of these.
@@ -102,24 +116,30 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
     async def _submit_scheduled_flow_runs(
         self, flow_run_response: list[WorkerFlowRunResponse]
     ) -> list[FlowRun]:
-        # A run that waits for a few seconds may come back before this process is done with ending
-        # it. Prefect's worker would break over a run that it holds already.
-        free = [it for it in flow_run_response if it.flow_run.id not in self._executing]
-        return await super()._submit_scheduled_flow_runs(free)
+        """Queue the runs that are due, in their order; each begins when a place is free.
+
+        Prefect's worker would take as many as there are free places now, and then look away for
+        ten seconds.
+        """
+        due = [it.flow_run for it in flow_run_response if it.flow_run.id not in self._queued]
+        for flow_run in due:
+            self._queued.add(flow_run.id)
+            self._runs.start_soon(self._submit_run, flow_run)
+        return due
 
     async def _submit_run(self, flow_run: FlowRun) -> None:
-        """Take the run and execute it, up to its end or its next wait."""
+        """Take the run when its turn comes and execute it, up to its end or its next wait."""
         try:
-            if await self._propose_pending_state(flow_run):
-                await self._execute(flow_run)
-        except httpx.HTTPError as error:
+            if due_at := flow_run.next_scheduled_start_time:
+                await anyio.sleep(max(0.0, due_at.timestamp() - clock.now().timestamp()))
+            async with self._places:
+                if await self._propose_pending_state(flow_run):
+                    await self._execute(flow_run)
+        except Exception:
             # What is left Running is given back at the next heartbeat that finds Prefect.
-            self._logger.warning("Run %s was interrupted: %s", flow_run.name, type(error).__name__)
+            self._logger.exception("Run %s was interrupted.", flow_run.name)
         finally:
-            self._release_limit_slot(flow_run.id)
-            self._submitting_flow_run_ids.discard(flow_run.id)
-            if self._cancelling_observer is not None:
-                self._cancelling_observer.remove_in_flight_flow_run_id(flow_run.id)
+            self._queued.discard(flow_run.id)
 
     async def _execute(self, flow_run: FlowRun) -> None:
         try:
@@ -143,10 +163,11 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
 
     async def _propose_pending_state(self, flow_run: FlowRun) -> bool:
         self._held_lately.add(flow_run.id)
+        name = "Resuming" if flow_run.run_count else "Pending"
         try:
-            taken: State[None] = Pending(message=self._me.mark)
+            taken: State[None] = Pending(name=name, message=self._me.mark)
             flow_run.state = await propose_state(self.client, taken, flow_run_id=flow_run.id)
-        except Abort:
+        except (Abort, ObjectNotFound):
             return False
         return flow_run.state.is_pending()
 
@@ -155,16 +176,18 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
         # Loaded once for each version deployed. A module that Python has imported stays as it is:
         # the worker is restarted to run a newer one.
         version = (flow_run.flow_id, flow_run.deployment_version)
-        if version not in self._flows:
-            try:
-                self._flows[version] = require_plain(await load_flow_from_flow_run(flow_run))
-            except httpx.HTTPError:
-                raise
-            except Exception as error:
-                self._logger.exception("The flow of run %s cannot be loaded.", flow_run.name)
-                await self._end(flow_run, Crashed(message=f"The flow cannot be loaded: {error}"))
-                return None
-        return self._flows[version]
+        async with self._loading:
+            if version not in self._flows:
+                try:
+                    self._flows[version] = require_plain(await load_flow_from_flow_run(flow_run))
+                except httpx.HTTPError:
+                    raise
+                except Exception as error:
+                    self._logger.exception("The flow of run %s cannot be loaded.", flow_run.name)
+                    why = f"The flow cannot be loaded: {error}"
+                    await self._end(flow_run, Crashed(message=why))
+                    return None
+            return self._flows[version]
 
     async def _end(self, flow_run: FlowRun, state: State[None]) -> None:
         await self.client.set_flow_run_state(flow_run.id, state, force=True)

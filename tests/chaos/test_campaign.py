@@ -93,7 +93,9 @@ def test_a_build_with_random_idempotency_keys_is_found_out(
 def test_a_build_that_sleeps_instead_of_waiting_is_found_out(
     broken: Callable[[str, str, str], Path],
 ) -> None:
-    project = broken("flows/waiting.py", "if run is None or", "if True or run is None or")
+    project = broken(
+        "flows/waiting.py", "or left <= SLEPT_IN_PLACE", "or left <= 10 * SLEPT_IN_PLACE"
+    )
     blow = "worker: in WaitForUpstream"
     status, output = campaign("--trials", "4", "--only", blow, project=project)
 

@@ -4,7 +4,6 @@
 from typing import cast
 from uuid import UUID, uuid4
 
-import anyio
 import httpx
 import pytest
 from prefect.client.orchestration import PrefectClient
@@ -35,9 +34,7 @@ async def test_a_run_that_comes_back_while_it_is_being_ended_is_left_for_the_nex
     # As a run does that begins to wait for less than the worker looks ahead.
     worker = BatchCloseWorker("pool", name="worker", limit=2)
     run = FlowRun(id=uuid4(), flow_id=uuid4())
-    worker._limiter = anyio.CapacityLimiter(2)
-    worker._limiter.acquire_on_behalf_of_nowait(run.id)
-    worker._executing[run.id] = anyio.CancelScope()
+    worker._queued.add(run.id)
     due = WorkerFlowRunResponse(work_pool_id=uuid4(), work_queue_id=uuid4(), flow_run=run)
     assert await worker._submit_scheduled_flow_runs([due]) == []
 
@@ -56,7 +53,7 @@ async def test_a_worker_outlives_a_long_absence_of_prefect(monkeypatch: pytest.M
 
     monkeypatch.setattr(BatchCloseWorker, "_get_scheduled_flow_runs", nobody_there)
     worker = BatchCloseWorker("pool", name="worker")
-    worker._has_successfully_synced = True
+    worker._has_successfully_synced = worker._has_recovered = True
 
     for _ in range(20):
         assert await worker.get_and_submit_flow_runs() == []
