@@ -136,66 +136,78 @@ async def _play(stampede: Stampede, home: Path) -> Outcome:
             tenants = [f"tenant-{number:05}" for number in range(stampede.tenants)]
             ready = await set_up(stampede.way, sandbox, tenants)
             with installation.meter.sampling():
-                return await _run(stampede, installation, sandbox, ready, tenants)
+                return await Round(stampede, installation, sandbox, tenants, ready).measure()
 
 
-async def _run(
-    stampede: Stampede,
-    installation: Installation,
-    sandbox: SandboxClient,
-    ready: SetUp,
-    tenants: Sequence[str],
-) -> Outcome:
-    await _until(ready.due - JUST_BEFORE - IDLE)
-    resting = _read(installation)
-    await _until(ready.due - JUST_BEFORE)
-    since = (
-        Since(installation.server.log, installation.stack.api_url) if stampede.count_calls else None
-    )
-    began = _read(installation)
-    async with profiled(installation, stampede.profile):
-        await _kill(stampede, installation, sandbox)
-        settled = await _settle(stampede, sandbox, ready.due)
-    ended = _read(installation)
-    due = ready.due + UPSTREAM_WAIT + REPLICATION_DELAY
-    cpu = _spent(began, ended)
-    return Outcome(
-        stampede=stampede,
-        judgement=judge(tenants, sandbox.verdict(), sandbox.bindings(), due),
-        set_up=ready,
-        cpu=cpu,
-        idle={
-            part: used / (began.at - resting.at) for part, used in _spent(resting, began).items()
-        },
-        elsewhere=ended.machine - began.machine - sum(cpu.values()),
-        seconds=ended.at - began.at,
-        settled=settled,
-        memory=memory(installation.meter.samples, sandbox.events(), ready.due),
-        calls=await since.count(ready.due) if since else None,
-    )
+@dataclass
+class Round:
+    """One stampede of tenants who are set up for it."""
 
+    stampede: Stampede
+    installation: Installation
+    sandbox: SandboxClient
+    tenants: Sequence[str]
+    ready: SetUp
 
-async def _kill(stampede: Stampede, installation: Installation, sandbox: SandboxClient) -> None:
-    """Kill the worker when half of the tenants have refreshed, and when half have closed."""
-    for number, wave in enumerate(("refreshed", "closed")[: stampede.kills], start=2):
-        async with asyncio.timeout(PATIENCE + PATIENCE_EACH * stampede.tenants):
-            while int(getattr(sandbox.verdict(), wave)) < stampede.tenants / 2:  # noqa: ASYNC110
-                await asyncio.sleep(0.05)
-        installation.replace_worker(f"worker-{number}")
+    async def measure(self) -> Outcome:
+        """From a little before the moment until all is settled."""
+        await _until(self.ready.due - JUST_BEFORE - IDLE)
+        resting = _read(self.installation)
+        await _until(self.ready.due - JUST_BEFORE)
+        log = Since(self.installation.server.log, self.installation.stack.api_url)
+        began = _read(self.installation)
+        async with profiled(self.installation, self.stampede.profile):
+            await self._kill()
+            settled = await self._settle()
+        ended = _read(self.installation)
+        calls = await log.count(self.ready.due) if self.stampede.count_calls else None
+        return self._outcome(resting, began, ended, settled=settled, calls=calls)
 
+    async def _kill(self) -> None:
+        """Kill the worker when half of the tenants have refreshed, and when half have closed."""
+        for number, wave in enumerate(("refreshed", "closed")[: self.stampede.kills], start=2):
+            async with asyncio.timeout(self._patience):
+                while int(getattr(self.sandbox.verdict(), wave)) < len(self.tenants) / 2:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+            self.installation.replace_worker(f"worker-{number}")
 
-async def _settle(stampede: Stampede, sandbox: SandboxClient, due: datetime) -> bool:
-    """Wait until every close is recorded; False if some never are."""
-    patience = timedelta(seconds=PATIENCE + PATIENCE_EACH * stampede.tenants)
-    while clock.now() < due + patience:
-        await asyncio.sleep(LOOK_SECONDS)
-        if stampede.count_calls:  # only the worker is to be seen in the access log
-            if sandbox.verdict().closed >= stampede.tenants:
+    async def _settle(self) -> bool:
+        """Wait until every close is recorded; False if some never are."""
+        end = time.monotonic() + self._patience
+        while time.monotonic() < end:
+            await asyncio.sleep(LOOK_SECONDS)
+            # Where calls are counted, only the worker is to be seen in the server's log.
+            if not self.stampede.count_calls:
+                if not await _unsettled(self.ready.due):
+                    return True
+            elif self.sandbox.verdict().closed >= len(self.tenants):
                 await asyncio.sleep(QUIET_SECONDS)
                 return True
-        elif not await _unsettled(due):
-            return True
-    return False
+        return False
+
+    @property
+    def _patience(self) -> float:
+        return PATIENCE + PATIENCE_EACH * len(self.tenants)
+
+    def _outcome(
+        self, resting: Clocks, began: Clocks, ended: Clocks, *, settled: bool, calls: Calls | None
+    ) -> Outcome:
+        due = self.ready.due + UPSTREAM_WAIT + REPLICATION_DELAY
+        cpu = _spent(began, ended)
+        idle = _spent(resting, began)
+        samples, events = self.installation.meter.samples, self.sandbox.events()
+        return Outcome(
+            stampede=self.stampede,
+            judgement=judge(self.tenants, self.sandbox.verdict(), self.sandbox.bindings(), due),
+            set_up=self.ready,
+            cpu=cpu,
+            idle={part: used / (began.at - resting.at) for part, used in idle.items()},
+            elsewhere=ended.machine - began.machine - sum(cpu.values()),
+            seconds=ended.at - began.at,
+            settled=settled,
+            memory=memory(samples, events, self.ready.due),
+            calls=calls,
+        )
 
 
 async def _unsettled(due: datetime) -> int:
