@@ -22,12 +22,17 @@ def main() -> None:
     series = _series()
     figure, (lag, cost) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     for name, runs in series.items():
-        _draw(lag, name, runs, lambda run: run["lag_seconds"].get("p99"))
+        _draw(lag, f"{name}: p99", runs, lambda run: run["lag_seconds"]["p99"])
         _draw(cost, name, runs, lambda run: run["cpu_seconds_per_close"]["total"])
-    lag.set_title("99 % of the closes were no later than, seconds")
-    cost.set_title("CPU seconds for each close: server, worker, database")
+    lag.set(title="How late a close arrives", ylabel="seconds")
+    cost.set(title="What a close costs", ylabel="CPU seconds: server, worker, database")
+    sizes = sorted({run["tenants"] for runs in series.values() for run in runs})
     for axes in (lag, cost):
         axes.set(xscale="log", yscale="log", xlabel="tenants due at the same moment")
+        axes.set_xticks(sizes, [f"{size:,}" for size in sizes], minor=False)
+        axes.set_xticks([], minor=True)
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("{x:g}")
         axes.grid(visible=True, which="both", alpha=0.2)
         axes.legend()
     figure.savefig(TARGET, dpi=120)
@@ -38,7 +43,7 @@ def _series() -> dict[str, list[Figures]]:
     latest: dict[tuple[str, int], Figures] = {}
     for path in sorted(RESULTS.glob("*.json")):
         run: Figures = json.loads(path.read_text())
-        if run.get("kills") == 0:
+        if run.get("kills") == 0 and run["lag_seconds"]:
             latest[f"{run['way']}, {run['database']}", run["tenants"]] = run
     series: dict[str, list[Figures]] = {}
     for (name, _), run in sorted(latest.items(), key=lambda item: item[0]):

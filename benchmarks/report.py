@@ -32,28 +32,33 @@ HEAD = (
 
 def as_json(outcome: Outcome) -> dict[str, Any]:
     """Everything that was measured, and on what; seconds, MB and kB as the names say."""
-    judgement, tenants = outcome.judgement, outcome.stampede.tenants
+    stampede, judgement = outcome.stampede, outcome.judgement
     return {
-        "date": date.today().isoformat(),  # noqa: DTZ011  (a name for people)
+        "date": _today(),
         "machine": machine(outcome),
-        "way": outcome.stampede.way.name,
-        "tenants": tenants,
-        "database": outcome.stampede.database,
-        "rotation": outcome.stampede.rotation,
-        "kills": outcome.stampede.kills,
+        "way": stampede.way.name,
+        "tenants": stampede.tenants,
+        "database": stampede.database,
+        "rotation": stampede.rotation,
+        "kills": stampede.kills,
         "closed_once": judgement.closed_once,
         "faults": judgement.faults,
         "settled": outcome.settled,
+        **figures(outcome),
+    }
+
+
+def figures(outcome: Outcome) -> dict[str, Any]:
+    """What it took."""
+    tenths = {"first_tenth": outcome.set_up.first_tenth, "last_tenth": outcome.set_up.last_tenth}
+    return {
         "seconds": round(outcome.seconds, 1),
         "lag_seconds": lags(outcome),
         "cpu_seconds_per_close": per_close(outcome),
         "idle_cpu_per_second": _rounded(outcome.idle),
         "elsewhere_cpu_per_second": round(outcome.elsewhere / outcome.seconds, 3),
         "memory": _rounded(vars(outcome.memory)),
-        "set_up_seconds_per_binding": {
-            "first_tenth": round(outcome.set_up.first_tenth, 3),
-            "last_tenth": round(outcome.set_up.last_tenth, 3),
-        },
+        "set_up_seconds_per_binding": _rounded(tenths),
     }
 
 
@@ -95,7 +100,7 @@ def save(outcome: Outcome) -> Path:
 def save_calls(stampede: Stampede, calls: Calls) -> Path:
     """Write what was asked of the Prefect API, in all, into `results`."""
     found = {"tenants": stampede.tenants, **vars(calls)}
-    name = f"{date.today().isoformat()}-{stampede.tenants}-{stampede.database}-calls.json"  # noqa: DTZ011
+    name = f"{_today()}-{stampede.tenants}-{stampede.database}-calls.json"
     return _write(name, found)
 
 
@@ -139,6 +144,10 @@ def _row(outcome: Outcome) -> tuple[str, ...]:
         f"{outcome.memory.per_waiting_kb:.0f} ± {outcome.memory.noise_kb:.0f}",
         f"{outcome.elsewhere / outcome.seconds:.2f}",
     )
+
+
+def _today() -> str:
+    return date.today().isoformat()  # noqa: DTZ011  (a name for people, by their calendar)
 
 
 def _rounded(figures: dict[str, float]) -> dict[str, float]:
