@@ -17,113 +17,42 @@ The flow itself runs wherever the workers of its work pool run.
 import asyncio
 import hashlib
 import json
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 from uuid import UUID, uuid4
 
-from prefect.client.orchestration import PrefectClient, get_client
-from prefect.client.schemas.filters import (
-    FlowFilter,
-    FlowFilterName,
-    FlowRunFilter,
-    FlowRunFilterId,
-    FlowRunFilterIdempotencyKey,
-)
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterIdempotencyKey
 from prefect.client.schemas.objects import FlowRun
-from prefect.client.schemas.sorting import TaskRunSort
 from prefect.deployments import arun_deployment
 from prefect.exceptions import ObjectNotFound
-from pydantic import AwareDatetime, BaseModel, ConfigDict, SecretStr
-from pydantic.alias_generators import to_camel
+from pydantic import SecretStr
 
 from blocks import caller_token, clock
+from deployments.journey import (
+    FLOW,
+    JOURNEY,
+    OF_JOURNEYS,
+    JourneyError,
+    JourneyFailedError,
+    JourneyStatus,
+    read_one,
+)
 from flows.admission import parse_request
-from flows.configure import from_parameters, to_parameters
 from flows.contract import DailyOrdersBatchCloseConfigOutcome, DailyOrdersBatchCloseConfigRequest
+from flows.parameters import from_parameters, to_parameters
 
-JOURNEY = "daily-orders-batch-close"
-FLOW = "configure"
+__all__ = ["JourneyError", "JourneyFailedError", "configure_batch", "result", "start", "status"]
+
 DEPLOYMENT = f"{FLOW}/{JOURNEY}"
-FIRST_STEP, LAST_STEP = "exchangeInitialToken", "completeConfigured"
 POLL_SECONDS = 0.5
-READ_AT_ONCE = 30
-"""Journeys in one query: their steps fit into one page of Prefect's, which has 200."""
 
-_CONFIGURE = FlowFilter(name=FlowFilterName(any_=[FLOW]))
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
-
-Phase = Literal["Running", "Succeeded", "Failed"]
-
-
-class JourneyError(Exception):
-    """A journey cannot be started, found or finished."""
-
-
-class UnknownJourneyError(JourneyError):
-    """There is no such journey."""
-
-
-class JourneyRunningError(JourneyError):
-    """The journey has no result yet."""
-
-
-class JourneyFailedError(JourneyError):
-    """The journey ended without configuring anything; the message says why.
-
-    Attributes:
-        code: FAILED, CRASHED or CANCELLED.
-    """
-
-    def __init__(self, reason: str, *, code: str = "FAILED") -> None:
-        super().__init__(reason)
-        self.code = code
 
 
 class KeyReusedError(JourneyError):
     """The idempotency key belongs to a journey that was started with another request."""
-
-
-class JourneyStatus(BaseModel):
-    """How far a journey has come: the seed's `JourneyStatus`."""
-
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
-
-    journey_id: UUID
-    journey_name: str = JOURNEY
-    phase: Phase
-    current_state: str
-    updated_at: AwareDatetime
-    attributes: dict[str, str]
-
-
-@dataclass(frozen=True)
-class Journey:
-    """What was read of one journey at one moment."""
-
-    status: JourneyStatus
-    code: str
-    reason: str
-    parameters: Mapping[str, Any] = field(repr=False)
-
-    @property
-    def tenant_id(self) -> str:
-        """Whose journey it is."""
-        return self.status.attributes["tenantId"]
-
-    def outcome(self) -> DailyOrdersBatchCloseConfigOutcome:
-        """What it configured; raises JourneyRunningError or JourneyFailedError."""
-        match self.status.phase:
-            case "Running":
-                raise JourneyRunningError(f"Journey {self.status.journey_id} has not finished yet.")
-            case "Failed":
-                raise JourneyFailedError(self.reason or "The journey failed.", code=self.code)
-        # It says nothing that the parameters do not, so no result has to be stored for it.
-        request = DailyOrdersBatchCloseConfigRequest.model_validate(
-            from_parameters(self.parameters)
-        )
-        return DailyOrdersBatchCloseConfigOutcome.of(request)
 
 
 async def configure_batch(
@@ -182,7 +111,7 @@ async def start(
 
 async def status(journey_id: UUID) -> JourneyStatus:
     """How far the journey has come; raises UnknownJourneyError."""
-    return (await _read_one(journey_id)).status
+    return (await read_one(journey_id)).status
 
 
 async def result(journey_id: UUID) -> DailyOrdersBatchCloseConfigOutcome:
@@ -190,28 +119,7 @@ async def result(journey_id: UUID) -> DailyOrdersBatchCloseConfigOutcome:
 
     Raises UnknownJourneyError, JourneyRunningError or JourneyFailedError.
     """
-    return (await _read_one(journey_id)).outcome()
-
-
-async def read(journey_ids: Collection[UUID]) -> dict[UUID, Journey]:
-    """Those of these journeys that exist, READ_AT_ONCE at most, in two queries for all of them."""
-    filters = FlowRunFilter(id=FlowRunFilterId(any_=list(journey_ids)))
-    async with get_client() as client:
-        runs = await client.read_flow_runs(flow_filter=_CONFIGURE, flow_run_filter=filters)
-        steps = await _latest_steps(client, [run for run in runs if _phase(run) != "Succeeded"])
-    return {run.id: _journey(run, steps.get(run.id, FIRST_STEP)) for run in runs}
-
-
-def unknown(journey_id: object) -> UnknownJourneyError:
-    """The error for a journey that does not exist, or not for who asks."""
-    return UnknownJourneyError(f"There is no journey {journey_id}.")
-
-
-async def _read_one(journey_id: UUID) -> Journey:
-    found = await read([journey_id])
-    if journey_id not in found:
-        raise unknown(journey_id)
-    return found[journey_id]
+    return (await read_one(journey_id)).outcome()
 
 
 def _run_key(request: Mapping[str, Any], idempotency_key: str | None) -> str:
@@ -224,7 +132,7 @@ def _run_key(request: Mapping[str, Any], idempotency_key: str | None) -> str:
 async def _begun_with(key: str) -> FlowRun | None:
     filters = FlowRunFilter(idempotency_key=FlowRunFilterIdempotencyKey(any_=[key]))
     async with get_client() as client:
-        runs = await client.read_flow_runs(flow_filter=_CONFIGURE, flow_run_filter=filters)
+        runs = await client.read_flow_runs(flow_filter=OF_JOURNEYS, flow_run_filter=filters)
     return runs[0] if runs else None
 
 
@@ -257,42 +165,3 @@ async def _begin(
 
 def _request_of(run: FlowRun) -> DailyOrdersBatchCloseConfigRequest:
     return DailyOrdersBatchCloseConfigRequest.model_validate(from_parameters(run.parameters))
-
-
-def _journey(run: FlowRun, latest_step: str) -> Journey:
-    phase = _phase(run)
-    status = JourneyStatus(
-        journey_id=run.id,
-        phase=phase,
-        current_state=LAST_STEP if phase == "Succeeded" else latest_step,
-        updated_at=run.state.timestamp if run.state else run.updated,
-        attributes={
-            "tenantId": str(run.parameters.get("tenant_id")),
-            "batchId": str(run.parameters.get("batch_id")),
-        },
-    )
-    code = run.state.type.value if run.state else ""
-    reason = (run.state and run.state.message) or ""
-    return Journey(status, code, reason, run.parameters)
-
-
-def _phase(run: FlowRun) -> Phase:
-    if run.state is None or not run.state.is_final():
-        return "Running"
-    return "Succeeded" if run.state.is_completed() else "Failed"
-
-
-async def _latest_steps(client: PrefectClient, runs: Collection[FlowRun]) -> dict[UUID, str]:
-    """The step that each run began last, in camelCase; nothing for those before their first."""
-    if not runs:
-        return {}
-    steps = await client.read_task_runs(
-        flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run.id for run in runs])),
-        sort=TaskRunSort.EXPECTED_START_TIME_DESC,
-        limit=200,
-    )
-    return {
-        step.flow_run_id: to_camel(step.name.rsplit("-", 1)[0])
-        for step in reversed(steps)
-        if step.flow_run_id
-    }

@@ -1,6 +1,5 @@
 """The configure flow: once, with the caller's own access token, set up all the nights to come."""
 
-from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -22,6 +21,7 @@ from blocks.lock import only_holder
 from blocks.oauth import GrantLostError, OAuthError, OAuthServer
 from flows.admission import InvalidRequestError, parse_request
 from flows.contract import DailyOrdersBatchCloseConfigOutcome, DailyOrdersBatchCloseConfigRequest
+from flows.parameters import from_parameters
 from flows.waiting import PREFECT_TROUBLE, go_on_later
 
 EXPECTED = (
@@ -34,27 +34,8 @@ EXPECTED = (
 )
 """Failures whose message tells the caller what to do; no traceback would tell more."""
 
-REQUEST_FIELDS = DailyOrdersBatchCloseConfigRequest.model_fields.keys()
-
 # Results are never persisted: some hold tokens. An exchange is repeated by the block's own rules.
 step = task(persist_result=False, cache_policy=NO_CACHE, retries=0)
-
-
-def to_parameters(
-    request: DailyOrdersBatchCloseConfigRequest, access_token_block: str
-) -> dict[str, Any]:
-    """The configure flow's parameters for this request."""
-    return {
-        **request.model_dump(mode="json", include=set(REQUEST_FIELDS)),
-        "additional_fields": request.model_extra,
-        "access_token_block": access_token_block,
-    }
-
-
-def from_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """The request, not yet checked, that the configure flow's parameters make up."""
-    extra = parameters.get("additional_fields") or {}
-    return {**extra, **{field: parameters[field] for field in REQUEST_FIELDS & parameters.keys()}}
 
 
 @step

@@ -12,10 +12,10 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from uuid import UUID
 
-from deployments import journeys
+from deployments import journey as journeys
 from deployments.http_api.memory import Memory
 from deployments.http_api.prefect import prefect_at_hand
-from deployments.journeys import Journey
+from deployments.journey import Journey
 
 FRESH = 0.5
 STALE = 5.0

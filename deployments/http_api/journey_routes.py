@@ -19,7 +19,7 @@ from deployments.http_api.paths import RESULT, START, STATUS, status_url
 from deployments.http_api.prefect import WRITE_SECONDS, prefect_at_hand
 from deployments.http_api.shapes import JourneyOutcome, JourneyStatus, StartAccepted
 from deployments.http_api.waiting import seconds_to_wait, until_finished
-from deployments.journeys import Journey
+from deployments.journey import Journey, unknown
 from flows.admission import InvalidRequestError
 
 router = APIRouter(tags=["journeys"])
@@ -102,5 +102,5 @@ async def get_result(request: Request, journey_id: JourneyId, caller: Identified
 def _seen_by(caller: Identified, journey: Journey) -> Journey:
     """The journey, if the caller may see it; otherwise there is none, as far as they can tell."""
     if not caller.may_act_for(journey.tenant_id):
-        raise journeys.unknown(journey.status.journey_id)
+        raise unknown(journey.status.journey_id)
     return journey

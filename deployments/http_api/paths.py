@@ -6,7 +6,7 @@ from uuid import UUID
 from starlette.requests import Request
 
 from blocks.binding import Binding
-from deployments.journeys import JOURNEY
+from deployments.journey import JOURNEY
 
 START = f"/api/v1/journeys/{JOURNEY}/start"
 STATUS = "/api/v1/journeys/{journeyId}"

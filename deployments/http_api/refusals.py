@@ -19,12 +19,8 @@ from blocks.oauth import CallerRefusedError, OAuthError
 from blocks.systems import NotSavedError
 from deployments.batches import UnknownBatchError
 from deployments.http_api.problems import Fault, ProblemError, unauthorized, unavailable
-from deployments.journeys import (
-    JourneyError,
-    JourneyRunningError,
-    KeyReusedError,
-    UnknownJourneyError,
-)
+from deployments.journey import JourneyError, JourneyRunningError, UnknownJourneyError
+from deployments.journeys import KeyReusedError
 from flows.admission import InvalidRequestError
 
 logger = logging.getLogger("uvicorn.error")

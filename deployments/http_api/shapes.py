@@ -8,9 +8,9 @@ from pydantic.alias_generators import to_camel
 from starlette.requests import Request
 
 from blocks.binding import Binding
-from deployments import batches, journeys
+from deployments import batches, journey
 from deployments.http_api.paths import batch_url, result_url, status_url
-from deployments.journeys import JOURNEY, Journey, JourneyFailedError
+from deployments.journey import JOURNEY, Journey, JourneyFailedError
 from flows.contract import DailyOrdersBatchCloseConfigOutcome
 
 
@@ -41,7 +41,7 @@ class StartAccepted(Shape):
         return cls(journey_id=journey_id, status_url=url, links=_links(request, journey_id, url))
 
 
-class JourneyStatus(journeys.JourneyStatus):
+class JourneyStatus(journey.JourneyStatus):
     """How far the journey has come."""
 
     links: dict[str, Link] = Field(alias="_links")

@@ -5,7 +5,7 @@ import re
 import time
 
 from deployments.http_api.board import FRESH, Board
-from deployments.journeys import Journey
+from deployments.journey import Journey
 
 LONGEST = 60
 """Seconds. Proxies between us and the client rarely wait longer for an answer."""

@@ -21,8 +21,9 @@ from blocks.binding import Binding
 from deployments.sandbox.client import SandboxClient
 from deployments.sandbox.shapes import Close
 from flows.admission import parse_request
-from flows.configure import configure, configure_schedule, to_parameters
+from flows.configure import configure, configure_schedule
 from flows.contract import DailyOrdersBatchCloseConfigRequest
+from flows.parameters import to_parameters
 
 PROJECT = Path(__file__).parents[2] / "prefect.yaml"
 

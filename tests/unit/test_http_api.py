@@ -9,17 +9,16 @@ import pytest
 from pydantic import SecretStr
 
 from blocks.oauth import OAuthServer
-from deployments import journeys
 from deployments.http_api.app import create_app
 from deployments.http_api.board import Board
 from deployments.http_api.hiding import without
 from deployments.http_api.memory import Memory
 from deployments.http_api.waiting import LONGEST, seconds_to_wait
-from deployments.journeys import Journey, JourneyStatus, UnknownJourneyError
+from deployments.journey import Journey, JourneyStatus, Phase, UnknownJourneyError
 from flows.refusals import FieldError
 
 
-def journey(journey_id: UUID, phase: journeys.Phase = "Running") -> Journey:
+def journey(journey_id: UUID, phase: Phase = "Running") -> Journey:
     attributes = {"tenantId": "acme", "batchId": "eod"}
     status = JourneyStatus(
         journey_id=journey_id,
@@ -36,7 +35,7 @@ class Reader:
 
     def __init__(self) -> None:
         self.reads: list[set[UUID]] = []
-        self.phase: journeys.Phase = "Running"
+        self.phase: Phase = "Running"
         self.unknown: set[UUID] = set()
         self.error: Exception | None = None
 
