@@ -116,8 +116,8 @@ async def end(binding: Binding) -> None:
         if await deployment.find(binding) is None:
             raise unknown(binding)
         server = await systems.oauth_server()
-        # In this order a night that is running at the moment finds no grant to close with, and
-        # the deployment, by which the binding is found, goes last of what is stored.
+        # The deployment, by which the binding is found, goes last of what is stored. Its waiting
+        # runs go with it; a request that is under way at the moment may still be answered.
         await deployment.pause(binding)
         grant = await grants.delete(binding)
         await deployment.delete(binding)
