@@ -9,8 +9,10 @@ from prefect.exceptions import Pause
 from prefect.flow_engine import run_flow_async
 from prefect.states import Scheduled
 
+from blocks import grant as grants
+from blocks import systems
 from flows.daily_close import daily_close
-from tests.flows.batch import Batch
+from tests.flows.batch import Batch, is_alive
 
 UPSTREAM = timedelta(seconds=40)
 REPLICATION = timedelta(seconds=30)
@@ -142,3 +144,30 @@ async def test_a_flow_called_from_python_waits_in_its_own_process(batch: Batch) 
     )
     assert close - snapshot >= timedelta(seconds=0.5)
     assert close <= datetime.now(UTC)
+
+
+async def test_a_grant_replaced_while_a_run_waits_is_what_it_closes_with(batch: Batch) -> None:
+    run = await begin(batch, max_runs=2)
+    await batch.configure(max_runs=2, **WAITS)
+    for _ in range(2):
+        batch.clock.move_to(run.state.state_details.scheduled_time)
+        run = await batch.wake(run)
+
+    assert run.state.is_completed(), run.state.message
+    assert len(batch.closes()) == 1
+    assert batch.sandbox.verdict().reuse == 0
+    assert await is_alive((await batch.grant()).refresh_token)
+
+
+async def test_configuring_again_while_a_run_waits_heals_a_grant_that_was_lost(
+    batch: Batch,
+) -> None:
+    run = await begin(batch, max_runs=2)
+    await grants.revoke(await batch.grant(), await systems.oauth_server())
+    await batch.configure(max_runs=2, **WAITS)
+    for _ in range(2):
+        batch.clock.move_to(run.state.state_details.scheduled_time)
+        run = await batch.wake(run)
+
+    assert run.state.is_completed(), run.state.message
+    assert len(batch.closes()) == 1
