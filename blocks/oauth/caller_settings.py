@@ -4,7 +4,8 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from blocks.oauth.settings import OAuthSettings, require_usable_url
+from blocks.oauth.client_settings import require_usable_url
+from blocks.oauth.settings import OAuthSettings
 
 CallerVerification = Literal["none", "jwks", "introspection"]
 

@@ -14,6 +14,7 @@ from blocks.http import NotJsonError, Reply
 from blocks.oauth.call import Attempt, Clock, Timeouts, call
 from blocks.oauth.caller_settings import CallerSettings
 from blocks.oauth.callers import Caller, Expected, verified_claims
+from blocks.oauth.client_settings import require_usable_url
 from blocks.oauth.discovery import EXCHANGE_GRANT, Metadata, discover
 from blocks.oauth.errors import (
     CallerRefusedError,
@@ -31,7 +32,6 @@ from blocks.oauth.replies import (
     Operation,
     unusable,
 )
-from blocks.oauth.settings import require_usable_url
 from blocks.oauth.tenant import require_tenant
 from blocks.oauth.tokens import Tokens, read_exchange, read_refresh
 

@@ -1,30 +1,12 @@
-"""What an operator tells about the OAuth server: where it is, who we are there, what to ask for."""
+"""What an operator tells of the OAuth server: what to ask it for, and how patiently."""
 
 from datetime import UTC, datetime
 from typing import Any, Self
 
 import httpx
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SecretStr,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, field_validator, model_validator
 
-from blocks.http import is_safe_url
-from blocks.oauth.authentication import (
-    AuthenticationMethod,
-    Credentials,
-    SigningAlgorithm,
-    SigningKey,
-    client_secret_basic,
-    client_secret_post,
-    private_key_jwt,
-    public_client,
-)
-from blocks.oauth.errors import InsecureUrlError
+from blocks.oauth.client_settings import ClientSettings, require_usable_url
 
 ACCESS_TOKEN_TYPE = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 - a type's name
 
@@ -43,81 +25,9 @@ _OUR_PARAMETERS = {
 }
 
 
-class OAuthSettings(BaseModel):
-    """The fields of the OAuth Server block, and the rules that hold between them."""
+class OAuthSettings(ClientSettings):
+    """What is asked of the OAuth server and how patiently, and the rules between all fields."""
 
-    # A validation error shows its input otherwise, and the input here holds secrets.
-    model_config = ConfigDict(hide_input_in_errors=True)
-
-    issuer: str | None = Field(
-        default=None,
-        title="Issuer",
-        description=(
-            "The server's issuer identifier, exactly as it writes it. Its endpoints are "
-            "discovered from it (RFC 8414) when no token endpoint is given."
-        ),
-        examples=["https://auth.example.com/realms/orders"],
-    )
-    token_endpoint: str | None = Field(
-        default=None,
-        title="Token endpoint",
-        description="Where tokens are exchanged and refreshed. Given, nothing is discovered.",
-        examples=["https://auth.example.com/oauth/token"],
-    )
-    revocation_endpoint: str | None = Field(
-        default=None,
-        title="Revocation endpoint",
-        description="Where a grant is ended (RFC 7009). Without one, grants just run out.",
-        examples=["https://auth.example.com/oauth/revoke"],
-    )
-    client_id: str = Field(
-        min_length=1,
-        title="Client id",
-        description="The id under which this project is registered at the server.",
-        examples=["orders-batch-close"],
-    )
-    token_endpoint_auth_method: AuthenticationMethod = Field(
-        default="client_secret_basic",
-        title="Client authentication",
-        description="How the client proves who it is. Exactly this method is used.",
-        examples=["private_key_jwt"],
-    )
-    client_secret: SecretStr | None = Field(
-        default=None,
-        title="Client secret",
-        description="The client's secret, for client_secret_basic and client_secret_post.",
-        examples=["a-long-random-secret"],
-    )
-    private_key: SecretStr | None = Field(
-        default=None,
-        title="Private key",
-        description=(
-            "The key that signs client assertions, for private_key_jwt. PEM, or a JWK as JSON, "
-            "which fits into a one-line input."
-        ),
-        examples=['{"kty": "EC", "crv": "P-256", "x": "...", "y": "...", "d": "..."}'],
-    )
-    private_key_id: str | None = Field(
-        default=None,
-        title="Private key id",
-        description="The `kid` under which the server knows the key.",
-        examples=["2026-11"],
-    )
-    signing_algorithm: SigningAlgorithm = Field(
-        default="RS256",
-        title="Signing algorithm",
-        description="The algorithm of client assertions. It has to fit the private key.",
-        examples=["ES256"],
-    )
-    assertion_audience: str | None = Field(
-        default=None,
-        title="Assertion audience",
-        description=(
-            "The `aud` of client assertions. The issuer by default, or the token endpoint when no "
-            "issuer is given. Some servers accept only one of the two."
-        ),
-        examples=["https://auth.example.com/oauth/token"],
-    )
     audience: list[str] = Field(
         default=["orders-batch"],
         title="Audience",
@@ -264,38 +174,3 @@ class OAuthSettings(BaseModel):
             )
         self.credentials(audience="a trial", now=datetime.now(UTC))
         return self
-
-    def credentials(self, *, audience: str, now: datetime) -> Credentials:
-        """What authenticates one attempt at the server (RFC 6749 2.3, RFC 7523 2.2).
-
-        Raises:
-            ValueError: The method needs a secret or key that is missing or does not fit.
-        """
-        method = self.token_endpoint_auth_method
-        if method == "none":
-            return public_client(self.client_id)
-        if method == "private_key_jwt":
-            if self.private_key is None:
-                raise ValueError("private_key is missing; private_key_jwt needs it")
-            key = SigningKey(self.private_key, self.signing_algorithm, self.private_key_id)
-            return private_key_jwt(self.client_id, key, audience=audience, now=now)
-        if self.client_secret is None:
-            raise ValueError(f"client_secret is missing; {method} needs it")
-        if method == "client_secret_post":
-            return client_secret_post(self.client_id, self.client_secret)
-        return client_secret_basic(self.client_id, self.client_secret)
-
-
-def require_usable_url(url: str, name: str, *, allow_http: bool) -> None:
-    """Return if a token may be sent to this URL; raise InsecureUrlError, naming it, if not."""
-    try:
-        parts = httpx.URL(url)
-    except httpx.InvalidURL:
-        raise InsecureUrlError(f"{name} is not a URL.") from None
-    if parts.userinfo or parts.fragment:
-        raise InsecureUrlError(f"{name} must not carry a user name, a password or a fragment.")
-    if is_safe_url(url) or (allow_http and parts.scheme == "http" and parts.host):
-        return
-    raise InsecureUrlError(
-        f"{name} must be an https URL: over plain HTTP, tokens could be read on their way."
-    )
