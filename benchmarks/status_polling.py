@@ -33,7 +33,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.status_polling")
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--every", type=float, default=0.25, help="seconds between polls")
-    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--seconds", type=float, default=60.0)
     options = parser.parse_args()
     with (
         tempfile.TemporaryDirectory(prefix="status-polling-") as home,

@@ -146,13 +146,16 @@ async def _latest_steps(client: PrefectClient, runs: Collection[FlowRun]) -> dic
     """The step that each run began last, in camelCase; nothing for those before their first."""
     if not runs:
         return {}
-    steps = await client.read_task_runs(
-        flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run.id for run in runs])),
-        sort=TaskRunSort.EXPECTED_START_TIME_DESC,
-        limit=200,
-    )
+    # As they come: Prefect's models take half a millisecond for each of these, in which an API that
+    # reads many journeys would answer nobody.
+    wanted = {
+        "flow_runs": {"id": {"any_": [str(run.id) for run in runs]}},
+        "sort": TaskRunSort.EXPECTED_START_TIME_DESC.value,
+        "limit": 200,
+    }
+    steps = (await client.request("POST", "/task_runs/filter", json=wanted)).json()
     return {
-        step.flow_run_id: to_camel(step.name.rsplit("-", 1)[0])
+        UUID(step["flow_run_id"]): to_camel(step["name"].rsplit("-", 1)[0])
         for step in reversed(steps)
-        if step.flow_run_id
+        if step["flow_run_id"]
     }
