@@ -33,6 +33,11 @@ async def orders_api() -> OrdersApi:
     return await _load(OrdersApi)
 
 
+def forget() -> None:
+    """Read the blocks again when they are needed next."""
+    _kept.clear()
+
+
 async def _load(kind: type[AnyBlock]) -> AnyBlock:
     read_at, block = _kept.get(kind, (-KEPT_SECONDS, None))
     if isinstance(block, kind) and time.monotonic() - read_at < KEPT_SECONDS:

@@ -21,9 +21,6 @@ from deployments.http_api.problems import Fault, ProblemError, unauthorized
 BELIEVED_FOR = 15.0
 """Seconds for which a token that was verified is believed: how long a revoked one still works."""
 
-BLOCK_KEPT_FOR = 30.0
-"""Seconds after which the OAuth Server block is read again."""
-
 _B64TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750 2.1
 
 bearer = HTTPBearer(auto_error=False, description="The caller's own access token.")
@@ -44,12 +41,11 @@ class Callers:
         load: Callable[[], Awaitable[OAuthServer]] = saved_server,
     ) -> None:
         self._load = load
-        self._server: Memory[str, OAuthServer] = Memory(1)
         self._callers: Memory[bytes, Caller] = Memory(10_000)
 
     async def identify(self, request: Request, token: SecretStr) -> Caller:
         """Who calls; raises ProblemError, or an OAuthError where it cannot be told."""
-        server = await self._oauth_server()
+        server = await self._load()
         if server.caller_verification == "none":
             require_loopback(request)
         # Not the token itself: a memory of tokens would be worth stealing.
@@ -63,14 +59,8 @@ class Callers:
 
     async def check(self) -> None:
         """Raises what stands in the way of identifying anybody: Prefect away, no block saved."""
-        self._server.put("", await self._load())
-
-    async def _oauth_server(self) -> OAuthServer:
-        server = self._server.get("", within=BLOCK_KEPT_FOR)
-        if server is None:
-            server = await self._load()
-            self._server.put("", server)
-        return server
+        systems.forget()
+        await self._load()
 
 
 def require_loopback(request: Request) -> None:

@@ -16,7 +16,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelled, Running
 from pydantic import SecretStr
 
-from blocks import deployment
+from blocks import deployment, systems
 from blocks.binding import Binding
 from deployments.http_api.app import create_app
 from deployments.http_api.board import FRESH
@@ -472,3 +472,13 @@ async def test_the_token_that_was_handed_over_is_the_callers(client: Client) -> 
     assert client.token not in str(parameters)
     secret = await Secret.aload(parameters["access_token_block"])
     assert secret.get()["access_token"] == SecretStr(client.token).get_secret_value()
+
+
+async def test_readiness_asks_prefect_and_believes_no_memory(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(systems, "KEPT_SECONDS", 30)
+    assert (await client.http.get("/readyz")).status_code == 200
+
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+        assert (await client.http.get("/readyz")).status_code == 503
