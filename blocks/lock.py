@@ -14,6 +14,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
+from anyio import CancelScope
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.actions import VariableCreate
 from prefect.client.schemas.objects import Variable
@@ -60,7 +61,9 @@ async def only_holder(name: str) -> AsyncIterator[None]:
         yield
     finally:
         beating.cancel()
-        await _release(lock_id)
+        # Also where the run is cancelled, or whoever is next would wait for a dead one.
+        with CancelScope(shield=True):
+            await _release(lock_id)
 
 
 async def _acquire(name: str, holder: str) -> UUID:

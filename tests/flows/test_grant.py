@@ -8,6 +8,8 @@ from uuid import uuid4
 
 import httpx
 import pytest
+from anyio import CancelScope
+from anyio.lowlevel import checkpoint
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.actions import VariableCreate
 from prefect.states import Completed
@@ -270,3 +272,14 @@ async def test_a_process_has_no_more_refreshes_under_way_than_the_block_says(
     await asyncio.gather(*(grant.refresh(binding, server) for binding in everyone))
 
     assert most == 2
+
+
+async def test_a_run_that_is_cancelled_lets_go_of_its_lock(batch: Batch) -> None:
+    with CancelScope() as scope:
+        async with lock.only_holder(f"lock-{batch.binding.slug}"):
+            scope.cancel()
+            await checkpoint()
+
+    assert scope.cancelled_caught
+    async with get_client() as client:
+        assert await client.read_variable_by_name(f"lock-{batch.binding.slug}") is None
