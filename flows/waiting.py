@@ -1,4 +1,4 @@
-"""How a run sleeps: the one file that knows that a waiting run holds nothing.
+"""How a run sleeps: the one file that knows that a waiting run executes nowhere.
 
 Prefect has no "sleep until"; a flow that sleeps holds a process and a worker slot, and is lost with
 either. So a run that must wait proposes `Scheduled` for itself at the moment it waits for, under
