@@ -34,18 +34,16 @@ async def profiled(installation: Installation, target: Path | None) -> AsyncIter
     if target is None:
         yield
         return
-    stacks = {
-        part: installation.stack.home / f"{part.name}.stacks"
-        for part in (installation.server, installation.worker)
-    }
-    spies = [await _spy(part.process.pid, into) for part, into in stacks.items()]
+    parts = (installation.server, installation.worker)
+    stacks = {part.name: installation.stack.home / f"{part.name}.stacks" for part in parts}
+    spies = [await _spy(part.process.pid, stacks[part.name]) for part in parts]
     try:
         yield
     finally:
         for spy in spies:
             spy.send_signal(signal.SIGINT)  # it writes what it has then
             await spy.wait()
-    _write(target, {part.name: into for part, into in stacks.items()})
+    _write(target, stacks)
 
 
 def summary(name: str, stacks: Iterable[str]) -> str:

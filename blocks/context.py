@@ -40,7 +40,6 @@ class Progress(_Stored):
     """How far the close of one occurrence has come; what a replay needs and nothing else."""
 
     occurrence: AwareDatetime
-    refreshed_at: AwareDatetime | None = None
     snapshot_id: str | None = None
     snapshot_at: AwareDatetime | None = None
     closing_at: AwareDatetime | None = None

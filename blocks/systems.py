@@ -1,7 +1,9 @@
 """The outside systems of this installation, as its saved blocks describe them."""
 
+import asyncio
 import time
 from typing import TypeVar
+from weakref import WeakKeyDictionary
 
 from prefect.blocks.core import Block
 
@@ -17,6 +19,7 @@ KEPT_SECONDS = 30.0
 AnyBlock = TypeVar("AnyBlock", bound=Block)
 
 _kept: dict[type[Block], tuple[float, Block]] = {}
+_reading: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
 
 
 class NotSavedError(Exception):
@@ -39,12 +42,14 @@ def forget() -> None:
 
 
 async def _load(kind: type[AnyBlock]) -> AnyBlock:
-    read_at, block = _kept.get(kind, (-KEPT_SECONDS, None))
-    if isinstance(block, kind) and time.monotonic() - read_at < KEPT_SECONDS:
+    # By one at a time: a thousand runs that begin together would read it a thousand times.
+    async with _reading.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
+        read_at, block = _kept.get(kind, (-KEPT_SECONDS, None))
+        if isinstance(block, kind) and time.monotonic() - read_at < KEPT_SECONDS:
+            return block
+        block = await _read(kind)
+        _kept[kind] = (time.monotonic(), block)
         return block
-    block = await _read(kind)
-    _kept[kind] = (time.monotonic(), block)
-    return block
 
 
 async def _read(kind: type[AnyBlock]) -> AnyBlock:

@@ -3,8 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Any
 
-from prefect import flow, task
-from prefect.cache_policies import NO_CACHE
+from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.client.schemas.schedules import RRuleSchedule
 from prefect.runtime import flow_run as this_run
@@ -22,6 +21,7 @@ from blocks.oauth import GrantLostError, OAuthError, OAuthServer
 from flows.admission import InvalidRequestError, parse_request
 from flows.contract import DailyOrdersBatchCloseConfigOutcome, DailyOrdersBatchCloseConfigRequest
 from flows.parameters import from_parameters
+from flows.step import step
 from flows.waiting import PREFECT_TROUBLE, go_on_later
 
 EXPECTED = (
@@ -33,9 +33,6 @@ EXPECTED = (
     systems.NotSavedError,
 )
 """Failures whose message tells the caller what to do; no traceback would tell more."""
-
-# Results are never persisted: some hold tokens. An exchange is repeated by the block's own rules.
-step = task(persist_result=False, cache_policy=NO_CACHE, retries=0)
 
 
 @step

@@ -9,8 +9,7 @@ from datetime import datetime
 from functools import partial
 from typing import Annotated, Any
 
-from prefect import flow, get_run_logger, task
-from prefect.cache_policies import NO_CACHE
+from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
 from prefect.events import emit_event
@@ -22,31 +21,23 @@ from blocks import clock, deployment, history, systems
 from blocks import grant as grants
 from blocks.binding import Binding
 from blocks.context import LastBatch
-from blocks.grant import Grant, GrantError
+from blocks.grant import GrantError
 from blocks.oauth import GrantLostError, OAuthError
 from blocks.orders import Closed, OrdersError, Snapshot, idempotency_key
 from flows.contract import DailyOrdersBatchCloseConfigRequest
 from flows.night import Night, NightError, TooLateError
+from flows.step import step
 from flows.waiting import PREFECT_TROUBLE, go_on_later, kept, wait_until
 
 UNKNOWN = "The close was sent, but its answer was lost: look in the Orders API whether it happened."
 
-# Nothing that a step returns is persisted: results lie on one machine's disk, and some hold tokens.
-# Prefect retries no step: the blocks retry requests by their receivers' rules, and a refresh that
-# is blindly sent again costs the grant.
-step = task(persist_result=False, cache_policy=NO_CACHE, retries=0)
-
 
 @step
-async def run_batch(night: Night) -> Grant:
+async def run_batch(night: Night) -> None:
     """Enter the night: refresh the grant. What comes back is stored before anything is done."""
-    return await grants.refresh(night.binding, await systems.oauth_server())
-
-
-@step
-async def update_tokens(night: Night, grant: Grant) -> None:
-    """Note that this night's refresh is done, so that waking up does not spend another."""
-    await night.note(refreshed_at=clock.now())
+    server = await systems.oauth_server()
+    grant = await grants.refresh(night.binding, server, unless=night.is_refreshed_by)
+    night.is_refreshed = True
     get_run_logger().info("Refreshed; the access token lives until %s", grant.expires_at)
 
 
@@ -157,7 +148,7 @@ async def _close(night: Night) -> LastBatch:
         await wait_until(night.occurrence, name="Scheduled")
         night.refuse_late()
         if not night.is_refreshed:
-            await update_tokens(night, await run_batch(night))
+            await run_batch(night)
         await wait_for_upstream(night)
         if not night.snapshot_id:
             await prepare_batch_snapshot(night)

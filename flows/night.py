@@ -11,6 +11,7 @@ from blocks import context as contexts
 from blocks import deployment as deployments
 from blocks.binding import Binding
 from blocks.context import Context, LastBatch, Progress, Status
+from blocks.grant import Grant
 from flows.contract import DailyOrdersBatchCloseConfigRequest
 from flows.recurrence import Recurrence
 
@@ -39,6 +40,8 @@ class Night:
     request: DailyOrdersBatchCloseConfigRequest
     occurrence: datetime
     context: Context
+    is_refreshed: bool = False
+    """Whether this night's refresh is known to be done; the grant itself knows for certain."""
 
     @classmethod
     async def open(
@@ -65,7 +68,9 @@ class Night:
                 f"Nothing is due for {binding} yet: its first close is due at"
                 f" {request.recurrence.first.isoformat()}."
             )
-        return cls(binding, request, occurrence, await contexts.load(binding))
+        night = cls(binding, request, occurrence, await contexts.load(binding))
+        night.is_refreshed = bool(night.snapshot_id)
+        return night
 
     @property
     def recurrence(self) -> Recurrence:
@@ -77,10 +82,9 @@ class Night:
         """How far this night has come."""
         return self.context.progress_of(self.occurrence)
 
-    @property
-    def is_refreshed(self) -> bool:
-        """Whether this night's refresh is done."""
-        return self.progress.refreshed_at is not None
+    def is_refreshed_by(self, grant: Grant) -> bool:
+        """Whether the stored grant was refreshed for this night, or for a later one."""
+        return grant.refreshed_at is not None and grant.refreshed_at >= self.occurrence
 
     @property
     def snapshot_id(self) -> str:
@@ -123,8 +127,7 @@ class Night:
 
         Two closes back to back would close an empty batch.
         """
-        next_due = self.recurrence.after(self.occurrence, bounded=False)
-        if next_due and next_due <= clock.now():
+        if next_due := self._next_is_due():
             raise TooLateError(
                 f"Not closed before the next close was due at {next_due:%Y-%m-%d %H:%M:%S} UTC."
             )
@@ -144,8 +147,8 @@ class Night:
 
     async def end(self, outcome: LastBatch) -> None:
         """Store how the night ended. A failed one keeps its progress for the next attempt."""
-        # Read again: when two nights were due together, the later one may have been recorded.
-        self.context = await contexts.load(self.binding)
+        if self._next_is_due():  # the later one may have been recorded
+            self.context = await contexts.load(self.binding)
         last = self.context.last_batch
         if last and last.occurrence > outcome.occurrence:
             return
@@ -161,6 +164,10 @@ class Night:
         outcome = self._outcome(self.occurrence, status, reason)
         done = {"snapshot_id": self.progress.snapshot_id, "closed_at": closed_at}
         return outcome.model_copy(update=done)
+
+    def _next_is_due(self) -> datetime | None:
+        next_due = self.recurrence.after(self.occurrence, bounded=False)
+        return next_due if next_due and next_due <= clock.now() else None
 
     def _outcome(self, occurrence: datetime, status: Status, reason: str | None) -> LastBatch:
         return LastBatch(

@@ -12,7 +12,6 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import BlockDocumentUpdate
 from prefect.exceptions import ObjectNotFound
 from prefect.logging import get_logger
-from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from pydantic import ValidationError
 
 from blocks import clock
@@ -22,6 +21,9 @@ from blocks.lock import LockLostError
 
 STORE_PAUSES = (0.5, 1, 2, 4, 8, *[15] * 80)
 """Seconds between attempts to store a rotated token: about twenty minutes in all."""
+
+ATTEMPT_SECONDS = 15
+"""The longest that one of these attempts may take."""
 
 SURELY_LOCKED_FOR = timedelta(seconds=20)
 """For so long after it was read, nobody else can have taken the lock for a dead one's."""
@@ -48,13 +50,13 @@ class Document:
         for pause in STORE_PAUSES:
             try:
                 # Prefect's client would pause for up to half a minute between attempts of its own.
-                with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+                async with asyncio.timeout(ATTEMPT_SECONDS):
                     await self._require_unchanged()
                     async with get_client() as client:
                         await client.update_block_document(self.id, update)
             except ObjectNotFound:
                 break
-            except httpx.HTTPError as error:
+            except (httpx.HTTPError, TimeoutError) as error:
                 if _is_final(error):
                     break
                 trouble = _trouble(error)
@@ -119,7 +121,7 @@ async def write(binding: Binding, grant: Grant) -> None:
     raise trouble
 
 
-def _is_final(error: httpx.HTTPError) -> bool:
+def _is_final(error: Exception) -> bool:
     return (
         isinstance(error, httpx.HTTPStatusError)
         and error.response.is_client_error
@@ -127,7 +129,7 @@ def _is_final(error: httpx.HTTPError) -> bool:
     )
 
 
-def _trouble(error: httpx.HTTPError) -> str:
+def _trouble(error: Exception) -> str:
     # What Prefect's API answers to a refused write may quote what was to be written: no more than
     # its status is shown.
     if isinstance(error, httpx.HTTPStatusError):
@@ -146,6 +148,7 @@ def _to_json(grant: Grant) -> str:
         "refresh_token": grant.refresh_token.get_secret_value(),
         "access_token": grant.access_token and grant.access_token.get_secret_value(),
         "expires_at": grant.expires_at and grant.expires_at.isoformat(),
+        "refreshed_at": grant.refreshed_at and grant.refreshed_at.isoformat(),
         "journey_id": grant.journey_id,
         "lost_because": grant.lost_because,
     }

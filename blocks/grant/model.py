@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, SecretStr
+from pydantic import AwareDatetime, BaseModel, ConfigDict, SecretStr
 
 from blocks.oauth import Tokens
 
@@ -27,6 +27,8 @@ class Grant(BaseModel):
     refresh_token: SecretStr
     access_token: SecretStr | None = None
     expires_at: datetime | None = None
+    refreshed_at: AwareDatetime | None = None
+    """When it was last refreshed; None as long as it is as the exchange gave it."""
     journey_id: str | None = None
     """The configure run that obtained this grant: it does not exchange again after a crash."""
     lost_because: str | None = None
@@ -49,13 +51,14 @@ class Grant(BaseModel):
         alive = self.expires_at is not None and self.expires_at - now > ENOUGH_LIFE
         return self.access_token if alive else None
 
-    def rotated(self, tokens: Tokens) -> "Grant":
+    def rotated(self, tokens: Tokens, now: datetime) -> "Grant":
         """The grant after a refresh: a reply without a refresh token keeps the old (RFC 6749 6)."""
         return self.model_copy(
             update={
                 "refresh_token": tokens.refresh_token or self.refresh_token,
                 "access_token": tokens.access_token,
                 "expires_at": tokens.expires_at,
+                "refreshed_at": now,
             }
         )
 

@@ -126,7 +126,8 @@ async def _rotate(found: document.Document, server: OAuthServer) -> Grant:
     # A worker that is told to stop in between would take the rotated token with it.
     with CancelScope(shield=True):
         try:
-            fresh = found.grant.rotated(await server.refresh(found.grant.refresh_token))
+            tokens = await server.refresh(found.grant.refresh_token)
+            fresh = found.grant.rotated(tokens, clock.now())
         except GrantLostError as lost:
             await found.overwrite(found.grant.lost(str(lost)))
             raise
