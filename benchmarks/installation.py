@@ -24,6 +24,9 @@ AS_INSTALLED = {
     # The demo's conveniences, which a production server does without.
     "PREFECT_SERVER_LOGS_STREAM_OUT_ENABLED": "false",
     "PREFECT_SERVER_LOGS_STREAM_PUBLISHING_ENABLED": "false",
+    # Prefect's own defaults.
+    "PREFECT_WORKER_QUERY_SECONDS": "10",
+    "PREFECT_WORKER_PREFETCH_SECONDS": "10",
 }
 ACCESS_LOG = {"PREFECT_SERVER_LOGGING_LEVEL": "INFO"}
 

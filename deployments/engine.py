@@ -6,7 +6,6 @@ suspension, an API client with its certificates, and API calls that read the run
 """
 
 import asyncio
-from contextlib import suppress
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -39,22 +38,21 @@ def require_plain(flow: Flow[..., Any]) -> Flow[..., Any]:
     )
 
 
-async def execute(flow: Flow[..., Any], run: FlowRun, client: PrefectClient, *, taken: str) -> None:
-    """Execute the run up to its end or its next wait.
+async def execute(flow: Flow[..., Any], run: FlowRun, client: PrefectClient) -> None:
+    """Execute the run up to its end or its next wait; `run.state` says then which it was.
 
     Args:
         flow: An async flow without retries and timeout of its own.
         run: The run, which this process has taken.
         client: Prefect's API.
-        taken: What its state says of who executes it.
     """
-    with suppress(Abort, Pause):  # somebody withdrew it; or it waits
-        # A run that is woken has been Running before: what it does now is done in a moment.
-        if not run.run_count:
-            running: State[None] = Running(message=taken)
-            run.state = await propose_state(client, running, flow_run_id=run.id)
+    try:
         with await _context(flow, run, client):
             await _execute(flow, run, client)
+    except Abort:
+        return  # somebody withdrew it
+    except Pause as wait:
+        run.state = wait.state
 
 
 async def _execute(flow: Flow[..., Any], run: FlowRun, client: PrefectClient) -> None:

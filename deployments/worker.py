@@ -17,10 +17,8 @@ import httpx
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.client.schemas.responses import WorkerFlowRunResponse
 from prefect.context import AsyncClientContext
-from prefect.exceptions import Abort, ObjectNotFound
 from prefect.flows import Flow, load_flow_from_flow_run
-from prefect.states import Cancelled, Crashed, Pending
-from prefect.utilities.engine import propose_state
+from prefect.states import Cancelled, Crashed
 from prefect.workers.base import (
     BaseJobConfiguration,
     BaseVariables,
@@ -28,12 +26,17 @@ from prefect.workers.base import (
     BaseWorkerResult,
 )
 
-from blocks import clock
+from blocks.places import Places
+from deployments.claims import MOST_TAKEN_AT_ONCE, take
+from deployments.due import DueRuns
 from deployments.engine import execute, require_plain
 from deployments.recovery import Owner, give_back, recover
 
 RUNS_AT_ONCE = 16
 """Unless `--limit` says otherwise. Many more at once only drown the Prefect API's database."""
+
+ENOUGH = 100
+"""Runs that are due and not taken: to ask Prefect for more would only slow these down."""
 
 HEARTBEAT_SECONDS = 10
 """How often a worker says that it lives, and looks for the runs of workers that do not."""
@@ -51,8 +54,9 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
     def __init__(self, work_pool_name: str, *, limit: int | None = None, **options: Any) -> None:
         options["heartbeat_interval_seconds"] = HEARTBEAT_SECONDS
         super().__init__(work_pool_name, **options)
-        self._places = anyio.Semaphore(limit or RUNS_AT_ONCE)
-        self._queued: set[UUID] = set()
+        self._batch = min(limit or RUNS_AT_ONCE, MOST_TAKEN_AT_ONCE)
+        self._places = Places(limit or RUNS_AT_ONCE)
+        self._due = DueRuns()
         self._me = Owner(self.name, uuid4().hex)
         self._has_recovered = False
         self._loading = anyio.Lock()
@@ -64,11 +68,14 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
         """Prepare the worker, and the one API client that all its runs share."""
         await self._exit_stack.enter_async_context(AsyncClientContext())
         await super().setup()
+        self._runs.start_soon(self._serve)
 
     async def get_and_submit_flow_runs(self) -> list[FlowRun]:
         """Take the runs that are due; none while Prefect's API is away."""
         if not self._has_recovered:
             return []  # what a dead worker left behind has waited longest
+        if self._due.backlog() > ENOUGH:
+            return []  # Prefect's API has its hands full with what is taken already
         try:
             return await super().get_and_submit_flow_runs()
         except httpx.HTTPError as error:
@@ -116,37 +123,54 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
     async def _submit_scheduled_flow_runs(
         self, flow_run_response: list[WorkerFlowRunResponse]
     ) -> list[FlowRun]:
-        """Queue the runs that are due, in their order; each begins when a place is free.
+        """Remember the runs that are due, in their order; each is taken when its turn comes.
 
         Prefect's worker would take as many as there are free places now, and then look away for
         ten seconds.
         """
-        due = [it.flow_run for it in flow_run_response if it.flow_run.id not in self._queued]
-        for flow_run in due:
-            self._queued.add(flow_run.id)
-            self._runs.start_soon(self._submit_run, flow_run)
-        return due
+        found = [it.flow_run for it in flow_run_response]
+        return [run for run in found if run.id not in self._executing and self._due.add(run)]
+
+    async def _serve(self) -> None:
+        """Take the runs that are due, a few at a time, and execute them as places become free."""
+        while True:
+            runs = await self._due.next(self._batch)
+            # From before they are taken, or they would seem to have been left behind.
+            self._held_lately.update(run.id for run in runs)
+            try:
+                # What is taken while the worker is told to stop has to be given back.
+                with anyio.CancelScope(shield=True):
+                    taken = await take(self.client, runs, self._me.mark)
+            except httpx.HTTPError as error:
+                self._logger.warning("Runs are not taken (%s).", type(error).__name__)
+                await anyio.sleep(1)
+                continue  # they are found again
+            for run in taken:
+                self._executing[run.id] = anyio.CancelScope()
+                self._runs.start_soon(self._submit_run, run)
+            async with self._places.one():
+                pass  # all those before have one
 
     async def _submit_run(self, flow_run: FlowRun) -> None:
-        """Take the run when its turn comes and execute it, up to its end or its next wait."""
+        """Execute a run that was taken, up to its end or its next wait."""
         try:
-            if due_at := flow_run.next_scheduled_start_time:
-                await anyio.sleep(max(0.0, due_at.timestamp() - clock.now().timestamp()))
-            async with self._places:
-                if await self._propose_pending_state(flow_run):
-                    await self._execute(flow_run)
+            await self._execute(flow_run)
         except Exception:
             # What is left Running is given back at the next heartbeat that finds Prefect.
             self._logger.exception("Run %s was interrupted.", flow_run.name)
-        finally:
-            self._queued.discard(flow_run.id)
+            return
+        if flow_run.state and flow_run.state.is_scheduled():
+            # Nobody's now: any worker may take it. This one need not ask Prefect for it again.
+            flow_run.state_id = flow_run.state.id
+            flow_run.next_scheduled_start_time = flow_run.state.state_details.scheduled_time
+            self._due.add(flow_run)
 
     async def _execute(self, flow_run: FlowRun) -> None:
         try:
-            with anyio.CancelScope() as scope:
-                self._executing[flow_run.id] = scope
-                if flow := await self._load(flow_run):
-                    await execute(flow, flow_run, self.client, taken=self._me.mark)
+            with self._executing[flow_run.id] as scope:
+                async with self._places.one():
+                    if flow := await self._load(flow_run):
+                        await execute(flow, flow_run, self.client)
         except anyio.get_cancelled_exc_class():
             with anyio.CancelScope(shield=True):
                 await give_back(self.client, flow_run, "its worker was stopped")
@@ -160,16 +184,6 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
         # Prefect tells every worker of the pool; it is this one's run if it is executed here.
         if scope := self._executing.get(flow_run_id):
             scope.cancel()
-
-    async def _propose_pending_state(self, flow_run: FlowRun) -> bool:
-        self._held_lately.add(flow_run.id)
-        name = "Resuming" if flow_run.run_count else "Pending"
-        try:
-            taken: State[None] = Pending(name=name, message=self._me.mark)
-            flow_run.state = await propose_state(self.client, taken, flow_run_id=flow_run.id)
-        except (Abort, ObjectNotFound):
-            return False
-        return flow_run.state.is_pending()
 
     async def _load(self, flow_run: FlowRun) -> Flow[..., Any] | None:
         """The run's flow; the run has crashed where that cannot be loaded, or not be run here."""

@@ -20,6 +20,7 @@ from blocks.orders.pace import Pace
 from blocks.orders.progress import Progress
 from blocks.orders.replies import judge
 from blocks.orders.settings import OrdersSettings
+from blocks.places import lent_while_waiting
 
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
@@ -46,6 +47,7 @@ class Call:
     access_token: TokenSource
     refreshed: bool = False
 
+    @lent_while_waiting()
     async def complete(self) -> Reply:
         """Attempt it until there is a definite answer; the reply that shows it done."""
         progress = self.progress

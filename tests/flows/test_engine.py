@@ -27,7 +27,7 @@ async def client(prefect_api: None) -> AsyncIterator[PrefectClient]:
 async def take(client: PrefectClient, run: FlowRun) -> FlowRun:
     """Take the run as the worker does, and execute it up to its end or its next wait."""
     await client.set_flow_run_state(run.id, Pending(name="Resuming"), force=True)
-    await execute(daily_close, run, client, taken="Taken by me 1")
+    await execute(daily_close, run, client)
     return await client.read_flow_run(run.id)
 
 
@@ -100,7 +100,7 @@ async def test_a_flow_ends_as_it_does_in_prefects_own_engine(
             raise outcome
 
     run = await client.create_flow_run(small, parameters={"number": 7})
-    await execute(small, run, client, taken="Taken by me 1")
+    await execute(small, run, client)
     run = await client.read_flow_run(run.id)
 
     assert (run.name, run.state_type) == ("night 7", ending)

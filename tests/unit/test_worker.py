@@ -4,6 +4,7 @@
 from typing import cast
 from uuid import UUID, uuid4
 
+import anyio
 import httpx
 import pytest
 from prefect.client.orchestration import PrefectClient
@@ -34,7 +35,7 @@ async def test_a_run_that_comes_back_while_it_is_being_ended_is_left_for_the_nex
     # As a run does that begins to wait for less than the worker looks ahead.
     worker = BatchCloseWorker("pool", name="worker", limit=2)
     run = FlowRun(id=uuid4(), flow_id=uuid4())
-    worker._queued.add(run.id)
+    worker._executing[run.id] = anyio.CancelScope()
     due = WorkerFlowRunResponse(work_pool_id=uuid4(), work_queue_id=uuid4(), flow_run=run)
     assert await worker._submit_scheduled_flow_runs([due]) == []
 

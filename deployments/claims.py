@@ -1,0 +1,91 @@
+"""How a worker takes runs for itself: many in one request to Prefect's API.
+
+Prefect has no "take it if it is still as I know it". But the request that sets the state of several
+runs takes a filter, and a state that is not `Pending` yet can become so only once.
+"""
+
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from typing import Any
+from uuid import UUID, uuid4
+
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.responses import SetStateStatus
+from prefect.states import Pending, Running, to_state_create
+from pydantic import BaseModel
+
+from blocks import clock
+
+MOST_TAKEN_AT_ONCE = 50
+"""Prefect's API takes no more in one request."""
+
+
+class _Result(BaseModel):
+    flow_run_id: UUID
+    status: SetStateStatus
+    state: State[Any] | None
+
+
+class _Answer(BaseModel):
+    results: list[_Result]
+
+
+async def take(client: PrefectClient, runs: Iterable[FlowRun], mark: str) -> list[FlowRun]:
+    """Take those of the runs that are still waiting as they were found; returns them.
+
+    Args:
+        client: Prefect's API.
+        runs: No more than MOST_TAKEN_AT_ONCE, each as it was found.
+        mark: What their states shall say of who took them.
+
+    Raises httpx.HTTPError where Prefect's API is away; what was taken then is found by recovery.
+    """
+    taken: list[FlowRun] = []
+    for found_as, alike in groupby(sorted(runs, key=_found_as), _found_as):
+        taken += await _take_alike(client, list(alike), found_as, mark)
+    return taken
+
+
+def _found_as(run: FlowRun) -> str:
+    # A run that begins anew is nowhere yet, whatever it is called: Scheduled, or Late by now.
+    return run.state.name or "" if run.run_count and run.state else ""
+
+
+async def _take_alike(
+    client: PrefectClient, runs: Sequence[FlowRun], found_as: str, mark: str
+) -> list[FlowRun]:
+    waiting: dict[str, Any] = {
+        "state": {"type": {"any_": [StateType.SCHEDULED]}},
+        "next_scheduled_start_time": {"before_": clock.now().isoformat()},
+    }
+    if found_as:
+        # What this process remembers of the run is true only if nobody has had it since.
+        waiting["state"]["name"] = {"any_": [found_as]}
+        return await _set(client, runs, Pending(name="Resuming", message=mark), waiting)
+    taken = await _set(client, runs, Pending(message=mark), waiting)
+    pending = {"state": {"type": {"any_": [StateType.PENDING]}}}
+    begun = await _set(client, taken, Running(message=mark), pending)
+    for run in begun:
+        run.run_count = 1
+    return begun
+
+
+async def _set(
+    client: PrefectClient, runs: Sequence[FlowRun], state: State[Any], only: dict[str, Any]
+) -> list[FlowRun]:
+    if not runs:
+        return []
+    proposed = to_state_create(state)
+    proposed.state_details.transition_id = uuid4()
+    body = {
+        "flow_runs": {"id": {"any_": [str(run.id) for run in runs]}, **only},
+        "state": proposed.model_dump(mode="json"),
+    }
+    # The client's list of addresses does not know this one.
+    response = await client.request("POST", "/flow_runs/bulk_set_state", json=body)  # type: ignore[arg-type]
+    results = _Answer.model_validate(response.json()).results
+    states = {it.flow_run_id: it.state for it in results if it.status == SetStateStatus.ACCEPT}
+    for run in runs:
+        run.state = states.get(run.id) or run.state
+    return [run for run in runs if run.id in states]

@@ -1,0 +1,101 @@
+"""How runs are taken from Prefect, against a real Prefect API."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import pytest
+from prefect import flow
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.states import Cancelled, Completed, Scheduled
+
+from blocks import clock
+from deployments.claims import take
+
+MARK = "Taken by worker 1"
+
+
+@flow
+async def nothing() -> None:
+    """What is taken here is never executed."""
+
+
+@pytest.fixture
+async def client(prefect_api: None) -> AsyncIterator[PrefectClient]:
+    async with get_client() as client:
+        yield client
+
+
+def waiting(name: str = "Scheduled", *, seconds: float = -1) -> State[None]:
+    """Scheduled for so many seconds from now on."""
+    return Scheduled(name=name, scheduled_time=clock.now() + timedelta(seconds=seconds))
+
+
+async def found(client: PrefectClient, state: State[None], *, begun: bool = False) -> FlowRun:
+    """A run in this state, as a worker finds it."""
+    deployment = await client.create_deployment(await client.create_flow(nothing), "any")
+    run = await client.create_flow_run_from_deployment(deployment, state=state)
+    run = await client.read_flow_run(run.id)
+    run.run_count = int(begun)
+    return run
+
+
+async def test_a_run_that_is_due_is_taken_and_begins(client: PrefectClient) -> None:
+    run = await found(client, waiting())
+
+    assert await take(client, [run], MARK) == [run]
+
+    stored = await client.read_flow_run(run.id)
+    assert (stored.state_name, stored.state.message, stored.run_count) == ("Running", MARK, 1)
+
+
+async def test_a_run_that_is_woken_is_resuming(client: PrefectClient) -> None:
+    run = await found(client, waiting("WaitForUpstream"), begun=True)
+
+    assert await take(client, [run], MARK) == [run]
+
+    stored = await client.read_flow_run(run.id)
+    assert (stored.state_name, stored.state.message) == ("Resuming", MARK)
+
+
+async def test_several_are_taken_together_whatever_they_waited_for(client: PrefectClient) -> None:
+    runs = [
+        await found(client, waiting("WaitForUpstream"), begun=True),
+        await found(client, waiting()),
+        await found(client, waiting("ReplicationDelay"), begun=True),
+        await found(client, waiting("Late")),
+    ]
+
+    assert {run.id for run in await take(client, runs, MARK)} == {run.id for run in runs}
+
+
+@pytest.mark.parametrize(
+    "meanwhile",
+    [
+        Cancelled(),
+        Completed(),
+        waiting("WaitForUpstream", seconds=100),
+        waiting("ReplicationDelay"),
+        waiting("HandedOver"),
+    ],
+    ids=lambda state: state.name,
+)
+async def test_a_run_that_is_not_as_it_was_found_is_left_alone(
+    client: PrefectClient, meanwhile: State[None]
+) -> None:
+    run = await found(client, waiting("WaitForUpstream"), begun=True)
+    await client.set_flow_run_state(run.id, meanwhile, force=True)
+
+    assert await take(client, [run], MARK) == []
+
+    assert (await client.read_flow_run(run.id)).state_name == meanwhile.name
+
+
+async def test_a_run_is_taken_by_one_of_two_workers(client: PrefectClient) -> None:
+    runs = [await found(client, waiting()) for _ in range(3)]
+    copies = [run.model_copy() for run in runs]
+
+    one, other = await asyncio.gather(take(client, runs, MARK), take(client, copies, "Other"))
+
+    assert sorted(run.id for run in one + other) == sorted(run.id for run in runs)
