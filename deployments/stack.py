@@ -99,6 +99,8 @@ class Stack:
         name: str = "worker",
         kind: str = "batch-close",
         pool: str = WORK_POOL,
+        *,
+        limit: int | None = None,
         **settings: str,
     ) -> Part:
         """Start a worker of a work pool; it needs no waiting for.
@@ -106,6 +108,8 @@ class Stack:
         `settings` are more environment variables, for this worker only.
         """
         command = ["prefect", "worker", "start", "--pool", pool, "--type", kind, "--name", name]
+        if limit is not None:
+            command += ["--limit", str(limit)]
         return self._start(name, command, settings)
 
     def start_journeys_api(self, *options: str) -> Part:

@@ -1,6 +1,7 @@
 """A whole installation: a real Prefect server, real workers and the sandbox, each a process."""
 
 from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -21,6 +22,10 @@ SETTINGS = {
     "PREFECT_SERVER_SERVICES_LATE_RUNS_LOOP_SECONDS": "3",
     # Nothing here has automations, and SQLite is locked less often without their bookkeeping.
     "PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED": "false",
+    # Its access log, in which is counted what it is asked.
+    "PREFECT_SERVER_LOGGING_LEVEL": "INFO",
+    # Events are counted where they are stored, and the last ones are by default 5 seconds later.
+    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL": "1",
 }
 
 
@@ -55,7 +60,7 @@ def start_worker(installation: Stack) -> Iterator[Callable[..., Part]]:
     """Starts a worker, with what Stack.start_worker takes; those still alive end with the test."""
     started: list[Part] = []
 
-    def start(**options: str) -> Part:
+    def start(**options: Any) -> Part:
         part = installation.start_worker(f"worker-{uuid4().hex[:8]}", **options)
         started.append(part)
         return part
