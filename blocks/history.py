@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from prefect.artifacts import Artifact, acreate_table_artifact
+from prefect.artifacts import Artifact
+from prefect.client.orchestration import get_client
+from prefect.context import FlowRunContext
 
 from blocks.binding import Binding
 from blocks.context import LastBatch
@@ -27,11 +29,16 @@ async def show(binding: Binding, outcomes: Sequence[LastBatch]) -> None:
     if changed.items() <= rows.items():
         return
     nights = sorted((rows | changed).values(), key=lambda row: row["occurrence"])
-    await acreate_table_artifact(
-        table=nights[-NIGHTS_SHOWN:],
-        key=key,
-        description=f"The nights of {binding}, the latest last.",
-    )
+    artifact = {
+        "type": "table",
+        "key": key,
+        "data": json.dumps(nights[-NIGHTS_SHOWN:]),
+        "description": f"The nights of {binding}, the latest last.",
+        "flow_run_id": _run_id(),
+    }
+    # Not with Prefect's own function, which looks up the run's deployment for an event of its own.
+    async with get_client() as client:
+        await client.request("POST", "/artifacts/", json=artifact)
 
 
 async def nights(binding: Binding) -> list[dict[str, Any]]:
@@ -42,6 +49,11 @@ async def nights(binding: Binding) -> list[dict[str, Any]]:
 async def _shown(key: str) -> list[dict[str, Any]]:
     artifact = await Artifact.aget(key)
     return json.loads(artifact.data) if artifact and isinstance(artifact.data, str) else []
+
+
+def _run_id() -> str | None:
+    context = FlowRunContext.get()
+    return str(context.flow_run.id) if context and context.flow_run else None
 
 
 def _key(binding: Binding) -> str:

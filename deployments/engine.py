@@ -18,7 +18,7 @@ from prefect.exceptions import Abort, Pause
 from prefect.flows import FlowStateHook
 from prefect.logging.loggers import flow_run_logger
 from prefect.results import ResultStore, get_result_store
-from prefect.states import Running, exception_to_failed_state, return_value_to_state
+from prefect.states import Cancelled, Running, exception_to_failed_state, return_value_to_state
 from prefect.utilities.engine import propose_state
 
 _result_stores: WeakKeyDictionary[Flow[..., Any], ResultStore] = WeakKeyDictionary()
@@ -55,6 +55,14 @@ async def execute(flow: Flow[..., Any], run: FlowRun, client: PrefectClient) -> 
         run.state = wait.state
 
 
+async def end_cancelled(flow: Flow[..., Any] | None, run: FlowRun, client: PrefectClient) -> None:
+    """End a run that was cancelled while it was executed; its flow, if it came as far."""
+    run.state = Cancelled(message="Cancelled while it was executed.")
+    await client.set_flow_run_state(run.id, run.state, force=True)
+    if flow:
+        await _call_hooks(flow.on_cancellation_hooks, flow, run)
+
+
 async def _execute(flow: Flow[..., Any], run: FlowRun, client: PrefectClient) -> None:
     await _name(flow, run, client)
     logger = flow_run_logger(run, flow)
@@ -63,8 +71,10 @@ async def _execute(flow: Flow[..., Any], run: FlowRun, client: PrefectClient) ->
     state = await _outcome(flow, run)
     run.state = await propose_state(client, state, flow_run_id=run.id)
     logger.info("Finished in state %s", run.state)
-    hooks = flow.on_completion_hooks if run.state.is_completed() else flow.on_failure_hooks
-    await _call_hooks(hooks, flow, run)
+    if run.state.is_completed():
+        await _call_hooks(flow.on_completion_hooks, flow, run)
+    if run.state.is_failed():
+        await _call_hooks(flow.on_failure_hooks, flow, run)
 
 
 async def _outcome(flow: Flow[..., Any], run: FlowRun) -> State[Any]:

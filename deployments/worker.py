@@ -18,7 +18,12 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.client.schemas.responses import WorkerFlowRunResponse
 from prefect.context import AsyncClientContext
 from prefect.flows import Flow, load_flow_from_flow_run
-from prefect.states import Cancelled, Crashed
+from prefect.settings import (
+    PREFECT_WORKER_CANCELLATION_POLL_SECONDS,
+    PREFECT_WORKER_ENABLE_CANCELLATION,
+    temporary_settings,
+)
+from prefect.states import Crashed
 from prefect.workers.base import (
     BaseJobConfiguration,
     BaseVariables,
@@ -29,7 +34,7 @@ from prefect.workers.base import (
 from blocks.places import Places
 from deployments.claims import MOST_TAKEN_AT_ONCE, take
 from deployments.due import DueRuns
-from deployments.engine import execute, require_plain
+from deployments.engine import end_cancelled, execute, require_plain
 from deployments.recovery import Owner, give_back, recover
 
 RUNS_AT_ONCE = 16
@@ -37,6 +42,13 @@ RUNS_AT_ONCE = 16
 
 ENOUGH = 100
 """Runs that are due and not taken: to ask Prefect for more would only slow these down."""
+
+HEARS_OF_CANCELLING = {
+    PREFECT_WORKER_ENABLE_CANCELLATION: True,
+    # Prefect tells at once; this is for when its events do not come through.
+    PREFECT_WORKER_CANCELLATION_POLL_SECONDS: 10,
+}
+"""What people expect, and Prefect leaves to the process that a run has elsewhere."""
 
 HEARTBEAT_SECONDS = 10
 """How often a worker says that it lives, and looks for the runs of workers that do not."""
@@ -66,6 +78,7 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
 
     async def setup(self) -> None:
         """Prepare the worker, and the one API client that all its runs share."""
+        self._exit_stack.enter_context(temporary_settings(HEARS_OF_CANCELLING))
         await self._exit_stack.enter_async_context(AsyncClientContext())
         await super().setup()
         self._runs.start_soon(self._serve)
@@ -146,7 +159,7 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
                 await anyio.sleep(1)
                 continue  # they are found again
             for run in taken:
-                self._executing[run.id] = anyio.CancelScope()
+                self._hold(run.id)
                 self._runs.start_soon(self._submit_run, run)
             async with self._places.one():
                 pass  # all those before have one
@@ -166,6 +179,7 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
             self._due.add(flow_run)
 
     async def _execute(self, flow_run: FlowRun) -> None:
+        flow: Flow[..., Any] | None = None
         try:
             with self._executing[flow_run.id] as scope:
                 async with self._places.one():
@@ -176,9 +190,19 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
                 await give_back(self.client, flow_run, "its worker was stopped")
             raise
         finally:
-            del self._executing[flow_run.id]
-        if scope.cancelled_caught:
-            await self._end(flow_run, Cancelled(message="Cancelled while it was executed."))
+            self._let_go(flow_run.id)
+        if scope.cancel_called:
+            await end_cancelled(flow, flow_run, self.client)
+
+    def _hold(self, run_id: UUID) -> None:
+        self._executing[run_id] = anyio.CancelScope()
+        if self._cancelling_observer:
+            self._cancelling_observer.add_in_flight_flow_run_id(run_id)
+
+    def _let_go(self, run_id: UUID) -> None:
+        del self._executing[run_id]
+        if self._cancelling_observer:
+            self._cancelling_observer.remove_in_flight_flow_run_id(run_id)
 
     async def _cancel_run(self, flow_run_id: UUID) -> None:
         # Prefect tells every worker of the pool; it is this one's run if it is executed here.

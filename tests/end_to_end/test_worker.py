@@ -26,7 +26,6 @@ SOON = 5.0
 
 STEPS = [
     "run_batch",
-    "update_tokens",
     "prepare_batch_snapshot",
     "close_batch",
     "record_batch_outcome",

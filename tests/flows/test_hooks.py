@@ -37,7 +37,7 @@ class Told:
 async def run(flow: Flow[..., Any], client: PrefectClient) -> str | None:
     """Execute the flow as the worker does; returns the state that its run is left in."""
     created = await client.create_flow_run(flow)
-    await execute(flow, created, client, taken="Taken by me 1")
+    await execute(flow, created, client)
     return (await client.read_flow_run(created.id)).state_name
 
 
