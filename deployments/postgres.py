@@ -13,6 +13,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+SERVER_SETTINGS = {
+    "PREFECT_SERVER_DATABASE_SQLALCHEMY_POOL_SIZE": "30",
+    "PREFECT_SERVER_DATABASE_SQLALCHEMY_MAX_OVERFLOW": "0",
+}
+"""For a Prefect server on PostgreSQL: by default it opens a connection, and closes it again, for
+almost every request beyond five at once."""
+
+# Prefect's statements are long and quick: to compile them takes many times what it saves.
+OPTIONS = "-c max_connections=200 -c jit=off"
+
 DEBIAN = Path("/usr/lib/postgresql")
 OWNER = "postgres"
 
@@ -32,7 +42,7 @@ def database(port: int) -> Iterator[str]:
     user = _user(home)
     data = str(home / "data")
     control = [str(folder / "pg_ctl"), "-D", data, "-w", "-s"]
-    options = f"-p {port} -h 127.0.0.1 -k {home} -c max_connections=200"
+    options = f"-p {port} -h 127.0.0.1 -k {home} {OPTIONS}"
     try:
         _run([str(folder / "initdb"), "-D", data, "-A", "trust", "-U", "prefect"], user)
         _run([*control, "-l", str(home / "log"), "-o", options, "start"], user)

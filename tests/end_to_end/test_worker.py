@@ -116,7 +116,7 @@ async def test_what_a_run_and_its_steps_log_is_found_through_the_api(
     assert logs[0].message.startswith("Beginning flow run ")
     (refreshed,) = [it for it in logs if it.message.startswith("Refreshed; ")]
     assert refreshed.task_run_id
-    assert (await client.read_task_run(refreshed.task_run_id)).name.startswith("update_tokens")
+    assert (await client.read_task_run(refreshed.task_run_id)).name.startswith("run_batch")
 
 
 async def test_every_step_of_a_run_is_shown_once_with_when_it_began_and_ended(
