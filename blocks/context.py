@@ -5,12 +5,14 @@ night finds what was already done.
 """
 
 from datetime import datetime
+from functools import partial
 from typing import Literal
 
 import httpx
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import VariableCreate, VariableUpdate
-from pydantic import AwareDatetime, BaseModel, ConfigDict
+from prefect.exceptions import ObjectAlreadyExists
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from blocks.binding import Binding
@@ -51,6 +53,8 @@ class Context(_Stored):
 
     last_batch: LastBatch | None = None
     night: Progress | None = None
+    is_new: bool = Field(default=False, exclude=True)
+    """Whether nothing is stored of it yet."""
 
     def progress_of(self, occurrence: datetime) -> Progress:
         """The progress made on this occurrence so far: none if the stored night is another."""
@@ -68,7 +72,7 @@ async def load(binding: Binding) -> Context:
     """The binding's context; an empty one before its first night."""
     async with get_client() as client:
         variable = await client.read_variable_by_name(_stored_name(binding))
-    return Context.model_validate(variable.value) if variable else Context()
+    return Context.model_validate(variable.value) if variable else Context(is_new=True)
 
 
 async def store(binding: Binding, context: Context) -> None:
@@ -76,12 +80,17 @@ async def store(binding: Binding, context: Context) -> None:
     name = _stored_name(binding)
     value = context.model_dump(mode="json", by_alias=True, exclude_none=True)
     async with get_client() as client:
+        create = partial(client.create_variable, VariableCreate(name=name, value=value))
+        update = partial(client.update_variable, VariableUpdate(name=name, value=value))
         try:
-            await client.update_variable(VariableUpdate(name=name, value=value))
+            await (create if context.is_new else update)()
+        except ObjectAlreadyExists:
+            await update()
         except httpx.HTTPStatusError as error:
             if error.response.status_code != httpx.codes.NOT_FOUND:
                 raise
-            await client.create_variable(VariableCreate(name=name, value=value))
+            await create()
+    context.is_new = False
 
 
 def _stored_name(binding: Binding) -> str:

@@ -64,6 +64,11 @@ class Places:
             place.leave()
 
 
+def is_beside_others() -> bool:
+    """Whether this run has such a place: others are executed in the same event loop."""
+    return _mine.get(None) is not None
+
+
 @asynccontextmanager
 async def lent_while_waiting() -> AsyncIterator[None]:
     """Lend this run's place while what is in here lasts long; without a place, do nothing."""

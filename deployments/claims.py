@@ -7,28 +7,13 @@ runs takes a filter, and a state that is not `Pending` yet can become so only on
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import Any
-from uuid import UUID, uuid4
 
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun, State, StateType
-from prefect.client.schemas.responses import SetStateStatus
-from prefect.states import Pending, Running, to_state_create
-from pydantic import BaseModel
+from prefect.states import Pending, Running
 
 from blocks import clock
-
-MOST_TAKEN_AT_ONCE = 50
-"""Prefect's API takes no more in one request."""
-
-
-class _Result(BaseModel):
-    flow_run_id: UUID
-    status: SetStateStatus
-    state: State[Any] | None
-
-
-class _Answer(BaseModel):
-    results: list[_Result]
+from blocks.proposals import set_states
 
 
 async def take(client: PrefectClient, runs: Iterable[FlowRun], mark: str) -> list[FlowRun]:
@@ -36,7 +21,7 @@ async def take(client: PrefectClient, runs: Iterable[FlowRun], mark: str) -> lis
 
     Args:
         client: Prefect's API.
-        runs: No more than MOST_TAKEN_AT_ONCE, each as it was found.
+        runs: No more than `blocks.proposals.AT_ONCE`, each as it was found.
         mark: What their states shall say of who took them.
 
     Raises httpx.HTTPError where Prefect's API is away; what was taken then is found by recovery.
@@ -76,16 +61,7 @@ async def _set(
 ) -> list[FlowRun]:
     if not runs:
         return []
-    proposed = to_state_create(state)
-    proposed.state_details.transition_id = uuid4()
-    body = {
-        "flow_runs": {"id": {"any_": [str(run.id) for run in runs]}, **only},
-        "state": proposed.model_dump(mode="json"),
-    }
-    # The client's list of addresses does not know this one.
-    response = await client.request("POST", "/flow_runs/bulk_set_state", json=body)  # type: ignore[arg-type]
-    results = _Answer.model_validate(response.json()).results
-    states = {it.flow_run_id: it.state for it in results if it.status == SetStateStatus.ACCEPT}
+    states = await set_states(client, [run.id for run in runs], state, only)
     for run in runs:
         run.state = states.get(run.id) or run.state
     return [run for run in runs if run.id in states]

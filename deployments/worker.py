@@ -32,7 +32,8 @@ from prefect.workers.base import (
 )
 
 from blocks.places import Places
-from deployments.claims import MOST_TAKEN_AT_ONCE, take
+from blocks.proposals import AT_ONCE
+from deployments.claims import take
 from deployments.due import DueRuns
 from deployments.engine import end_cancelled, execute, require_plain
 from deployments.recovery import Owner, give_back, recover
@@ -66,7 +67,7 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
     def __init__(self, work_pool_name: str, *, limit: int | None = None, **options: Any) -> None:
         options["heartbeat_interval_seconds"] = HEARTBEAT_SECONDS
         super().__init__(work_pool_name, **options)
-        self._batch = min(limit or RUNS_AT_ONCE, MOST_TAKEN_AT_ONCE)
+        self._batch = min(limit or RUNS_AT_ONCE, AT_ONCE)
         self._places = Places(limit or RUNS_AT_ONCE)
         self._due = DueRuns()
         self._me = Owner(self.name, uuid4().hex)

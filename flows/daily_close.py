@@ -5,7 +5,7 @@ therefore either finds its work noted in the binding's context and is passed ove
 request that its receiver recognises by the idempotency key.
 """
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Annotated, Any
 
@@ -57,7 +57,9 @@ async def prepare_batch_snapshot(night: Night) -> Snapshot:
         access_token=partial(grants.access_token, night.binding, await systems.oauth_server()),
         idempotency_key=_key(night, "prepareSnapshot"),
     )
-    await night.note(snapshot_id=snapshot.snapshot_id, snapshot_at=clock.now())
+    # To the next full second: so runs that wait for the same may be told so together.
+    taken_at = (clock.now() + timedelta(seconds=1)).replace(microsecond=0)
+    await night.note(snapshot_id=snapshot.snapshot_id, snapshot_at=taken_at)
     return snapshot
 
 

@@ -19,7 +19,7 @@ from prefect.events import Event
 from prefect.states import Completed, Crashed, Failed, Running
 from prefect.utilities.engine import emit_task_run_state_change_event
 
-SHOWN_AFTER = 1.0
+SHOWN_AFTER = 5.0
 """Seconds after which a step that is not over is reported as Running."""
 
 P = ParamSpec("P")

@@ -16,15 +16,14 @@ from uuid import UUID
 
 import httpx
 from cachetools import LRUCache
-from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
 from prefect.exceptions import Pause
 from prefect.states import Scheduled
-from prefect.utilities.engine import propose_state
 
 from blocks import clock
 from blocks.lock import LockedError
+from blocks.proposals import propose
 
 PREFECT_TROUBLE = (
     httpx.HTTPError,  # outside systems' errors have names of their own by the time they get here
@@ -97,8 +96,7 @@ async def _end_run_until(
 ) -> NoReturn:
     message = f"until {moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
     waiting: State[None] = Scheduled(name=name, scheduled_time=moment, message=message)
-    async with get_client() as client:
-        state: State[None] = await propose_state(client, waiting, flow_run_id=run_id)
+    state = await propose(waiting, run_id)
     if keep is not None:
         _kept[run_id] = (state.id, keep)
     raise Pause(state=state)
