@@ -1,15 +1,10 @@
-"""Proposes states of flow runs to Prefect's API: the same state for several runs in one request.
+"""Proposes states of flow runs to Prefect's API: the same state for several runs in one request."""
 
-Runs that fall due together do the same together: they are taken, they begin, they wait for the same
-moment. One request for each costs Prefect twice as much as one for all of them.
-"""
-
-import asyncio
 from collections.abc import Collection
 from typing import Any
 from uuid import UUID, uuid4
-from weakref import WeakKeyDictionary
 
+from cachetools import LRUCache
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import State, StateType
 from prefect.client.schemas.responses import SetStateStatus
@@ -17,20 +12,14 @@ from prefect.states import to_state_create
 from prefect.utilities.engine import propose_state
 from pydantic import BaseModel
 
-from blocks.places import is_beside_others
+from blocks.together import Together
 
 AT_ONCE = 50
 """Prefect's API takes no more in one request."""
 
-GATHERED_FOR = 0.3
-"""Seconds for which a proposal waits for company, where many runs are executed side by side."""
-
 _EXECUTING = {"state": {"type": {"any_": [StateType.PENDING, StateType.RUNNING]}}}
 
-_Waiting = dict[UUID, "asyncio.Future[State[Any] | None]"]
-
-_gathered: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, _Waiting]] = WeakKeyDictionary()
-_sending: set[asyncio.Task[None]] = set()
+_companies: LRUCache[str, Together[UUID, State[Any]]] = LRUCache(100)
 
 
 class _Result(BaseModel):
@@ -76,35 +65,20 @@ async def propose(state: State[Any], run_id: UUID) -> State[Any]:
     Raises what `prefect.utilities.engine.propose_state` raises: Abort and Pause where Prefect will
     not have it, httpx.HTTPError where its API is away.
     """
-    if is_beside_others() and (accepted := await _in_company(state, run_id)):
+    if accepted := await _company(state).get(run_id):
         return accepted
     async with get_client() as client:
         return await propose_state(client, state, flow_run_id=run_id)
 
 
-async def _in_company(state: State[Any], run_id: UUID) -> State[Any] | None:
-    gathered = _gathered.setdefault(asyncio.get_running_loop(), {})
+def _company(state: State[Any]) -> Together[UUID, State[Any]]:
+    """The runs that this state is proposed for at this moment."""
     likeness = to_state_create(state).model_dump_json()
-    waiting = gathered.setdefault(likeness, {})
-    answer: asyncio.Future[State[Any] | None] = asyncio.get_running_loop().create_future()
-    waiting[run_id] = answer
-    if len(waiting) == 1:
-        sending = asyncio.create_task(_send(gathered, likeness, state))
-        _sending.add(sending)
-        sending.add_done_callback(_sending.discard)
-    return await answer
+    if likeness not in _companies:
 
-
-async def _send(gathered: dict[str, _Waiting], likeness: str, state: State[Any]) -> None:
-    await asyncio.sleep(GATHERED_FOR)
-    waiting = gathered.pop(likeness)
-    accepted: dict[UUID, State[Any]] = {}
-    try:
-        if 1 < len(waiting) <= AT_ONCE:
+        async def ask(run_ids: list[UUID]) -> dict[UUID, State[Any]]:
             async with get_client() as client:
-                accepted = await set_states(client, waiting, state, _EXECUTING)
-    finally:
-        # Whoever was not accepted proposes alone, and learns why.
-        for run_id, answer in waiting.items():
-            if not answer.done():
-                answer.set_result(accepted.get(run_id))
+                return await set_states(client, run_ids, state, _EXECUTING)
+
+        _companies[likeness] = Together(ask, AT_ONCE)
+    return _companies[likeness]

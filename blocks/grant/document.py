@@ -10,6 +10,7 @@ import httpx
 from prefect.blocks.system import Secret
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import BlockDocumentUpdate
+from prefect.client.schemas.objects import BlockDocument
 from prefect.exceptions import ObjectNotFound
 from prefect.logging import get_logger
 from pydantic import ValidationError
@@ -18,6 +19,7 @@ from blocks import clock
 from blocks.binding import Binding
 from blocks.grant.model import Grant, GrantError, GrantMissingError
 from blocks.lock import LockLostError
+from blocks.together import Together
 
 STORE_PAUSES = (0.5, 1, 2, 4, 8, *[15] * 80)
 """Seconds between attempts to store a rotated token: about twenty minutes in all."""
@@ -88,15 +90,7 @@ class Document:
 
 async def read(binding: Binding) -> Document:
     """The binding's grant; raises GrantMissingError where none is stored."""
-    async with get_client() as client:
-        try:
-            document = await client.read_block_document_by_name(
-                _name(binding), block_type_slug="secret"
-            )
-        except ObjectNotFound:
-            raise GrantMissingError(
-                f"No OAuth grant is stored for {binding}: configure it (again)."
-            ) from None
+    document = await _together.get(_name(binding)) or await _read_alone(binding)
     try:
         grant = Grant.model_validate_json(document.data["value"])
         return Document(binding, document.id, grant, clock.now())
@@ -106,6 +100,33 @@ async def read(binding: Binding) -> Document:
     raise GrantMissingError(
         f"What is stored as the OAuth grant of {binding} cannot be read: configure it again."
     )
+
+
+async def _read_alone(binding: Binding) -> BlockDocument:
+    async with get_client() as client:
+        try:
+            return await client.read_block_document_by_name(
+                _name(binding), block_type_slug="secret"
+            )
+        except ObjectNotFound:
+            raise GrantMissingError(
+                f"No OAuth grant is stored for {binding}: configure it (again)."
+            ) from None
+
+
+async def _read_several(names: list[str]) -> dict[str, BlockDocument]:
+    wanted = {
+        "block_documents": {"name": {"any_": names}},
+        "block_types": {"slug": {"any_": ["secret"]}},
+        "include_secrets": True,
+    }
+    async with get_client() as client:
+        response = await client.request("POST", "/block_documents/filter", json=wanted)
+    found = BlockDocument.model_validate_list(response.json())
+    return {document.name: document for document in found if document.name}
+
+
+_together = Together(_read_several, most=50)
 
 
 async def write(binding: Binding, grant: Grant) -> None:

@@ -1,0 +1,71 @@
+"""What several runs ask of Prefect's API within a moment is asked once for all of them.
+
+Runs that fall due together do the same together, and one request for each costs Prefect several
+times as much as one for all. Only for runs that a worker executes side by side: nobody else waits.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from itertools import islice
+from typing import Generic, TypeVar
+from weakref import WeakKeyDictionary
+
+import httpx
+
+from blocks.places import is_beside_others
+
+GATHERED_FOR = 0.3
+"""Seconds for which whoever asks first waits for company."""
+
+Asked = TypeVar("Asked")
+Answer = TypeVar("Answer")
+
+_Waiting = dict[Asked, asyncio.Future[Answer | None]]
+
+
+class Together(Generic[Asked, Answer]):
+    """Asks for several at once.
+
+    Args:
+        ask: Asks for these; what is missing from its answer, or all of them if it fails, is asked
+            for by each who wants it alone.
+        most: For how many it can ask.
+    """
+
+    def __init__(
+        self, ask: Callable[[list[Asked]], Awaitable[Mapping[Asked, Answer]]], most: int
+    ) -> None:
+        self._ask, self._most = ask, most
+        self._waiting: WeakKeyDictionary[asyncio.AbstractEventLoop, _Waiting[Asked, Answer]]
+        self._waiting = WeakKeyDictionary()
+        self._asking: set[asyncio.Task[None]] = set()
+
+    async def get(self, wanted: Asked) -> Answer | None:
+        """The answer for this one; None if it has to be asked for alone."""
+        if not is_beside_others():
+            return None
+        waiting = self._waiting.setdefault(asyncio.get_running_loop(), {})
+        if wanted in waiting:
+            return None
+        if not waiting:
+            asking = asyncio.create_task(self._ask_for(waiting))
+            self._asking.add(asking)
+            asking.add_done_callback(self._asking.discard)
+        answer: asyncio.Future[Answer | None] = asyncio.get_running_loop().create_future()
+        waiting[wanted] = answer
+        return await answer
+
+    async def _ask_for(self, waiting: _Waiting[Asked, Answer]) -> None:
+        await asyncio.sleep(GATHERED_FOR)
+        while waiting:
+            some = {wanted: waiting.pop(wanted) for wanted in [*islice(waiting, self._most)]}
+            answers: Mapping[Asked, Answer] = {}
+            try:
+                if len(some) > 1:
+                    with suppress(httpx.HTTPError):  # each who asks alone learns what it is
+                        answers = await self._ask(list(some))
+            finally:
+                for wanted, answer in some.items():
+                    if not answer.done():
+                        answer.set_result(answers.get(wanted))

@@ -1,0 +1,112 @@
+"""Proposing the same state for several runs at once, against a real Prefect API."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from prefect import flow
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.objects import State, StateType
+from prefect.states import Running, Scheduled
+
+from blocks import clock, together
+from blocks.places import Places
+from blocks.proposals import propose
+
+
+@flow
+async def nothing() -> None:
+    """Its runs are never executed."""
+
+
+@pytest.fixture
+async def client(prefect_api: None) -> AsyncIterator[PrefectClient]:
+    async with get_client() as client:
+        yield client
+
+
+@pytest.fixture
+def requests(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The addresses of the requests that go to Prefect's API."""
+    sent: list[str] = []
+    send = PrefectClient.request
+
+    async def counted(self: PrefectClient, method: Any, path: Any, **options: Any) -> Any:
+        sent.append(path)
+        return await send(self, method, path, **options)
+
+    monkeypatch.setattr(PrefectClient, "request", counted)
+    return sent
+
+
+async def running(client: PrefectClient, count: int) -> list[UUID]:
+    """So many runs that are executed."""
+    deployment = await client.create_deployment(await client.create_flow(nothing), "any")
+    runs = [await client.create_flow_run_from_deployment(deployment) for _ in range(count)]
+    for run in runs:
+        await client.set_flow_run_state(run.id, Running(), force=True)
+    return [run.id for run in runs]
+
+
+async def side_by_side(runs: list[UUID]) -> list[State[Any] | BaseException]:
+    """Propose for each of them, as if all were executed by one worker, to wait for an hour."""
+    places = Places(len(runs))
+    moment = clock.now() + timedelta(hours=1)
+
+    async def wait(run: UUID) -> State[Any]:
+        async with places.one():
+            return await propose(Scheduled(name="Wait", scheduled_time=moment), run)
+
+    return await asyncio.gather(*(wait(run) for run in runs), return_exceptions=True)
+
+
+async def test_runs_that_wait_for_the_same_are_told_so_together(
+    client: PrefectClient, requests: list[str]
+) -> None:
+    runs = await running(client, 3)
+    requests.clear()
+
+    states = await side_by_side(runs)
+
+    assert requests == ["/flow_runs/bulk_set_state"]
+    for run, state in zip(runs, states, strict=True):
+        stored = await client.read_flow_run(run)
+        assert isinstance(state, State)
+        assert (stored.state_id, stored.state_name) == (state.id, "Wait")
+
+
+async def test_a_run_that_is_cancelled_meanwhile_stays_so(client: PrefectClient) -> None:
+    runs = await running(client, 3)
+    cancelling: State[Any] = State(type=StateType.CANCELLING)
+    await client.set_flow_run_state(runs[0], cancelling, force=True)
+
+    await side_by_side(runs)
+
+    kinds = [(await client.read_flow_run(run)).state_name for run in runs]
+    assert kinds == ["Cancelling", "Wait", "Wait"]
+
+
+async def test_a_run_without_company_proposes_alone(
+    client: PrefectClient, requests: list[str]
+) -> None:
+    runs = await running(client, 1)
+    requests.clear()
+
+    await side_by_side(runs)
+
+    assert requests == ["/flow_runs/{id}/set_state"]
+
+
+async def test_where_nothing_runs_beside_nothing_is_waited_for(
+    client: PrefectClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(together, "GATHERED_FOR", 3600)
+    (run,) = await running(client, 1)
+
+    async with asyncio.timeout(5):
+        state = await propose(Scheduled(name="Wait"), run)
+
+    assert state.name == "Wait"
