@@ -15,7 +15,7 @@ import httpx
 
 from blocks.places import is_beside_others
 
-GATHERED_FOR = 0.3
+GATHERED_FOR = 0.2
 """Seconds for which whoever asks first waits for company."""
 
 Asked = TypeVar("Asked")

@@ -38,7 +38,7 @@ from deployments.due import DueRuns
 from deployments.engine import end_cancelled, execute, require_plain
 from deployments.recovery import Owner, give_back, recover
 
-RUNS_AT_ONCE = 16
+RUNS_AT_ONCE = 32
 """Unless `--limit` says otherwise. Many more at once only drown the Prefect API's database."""
 
 ENOUGH = 100
@@ -76,6 +76,7 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
         self._flows: dict[tuple[UUID, str | None], Flow[..., Any]] = {}
         self._executing: dict[UUID, anyio.CancelScope] = {}
         self._held_lately: set[UUID] = set()
+        self._taking: set[UUID] = set()
 
     async def setup(self) -> None:
         """Prepare the worker, and the one API client that all its runs share."""
@@ -121,7 +122,7 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
     async def _beat_and_recover(self) -> None:
         await super().sync_with_backend()
         # Grows with every run that is taken while Prefect answers how things stood a while ago.
-        self._held_lately = set(self._executing)
+        self._held_lately = self._taking | set(self._executing)
         await recover(self.client, self._work_pool_name, self._me, self._held_lately)
         self._has_recovered = True
 
@@ -150,7 +151,8 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
         while True:
             runs = await self._due.next(self._batch)
             # From before they are taken, or they would seem to have been left behind.
-            self._held_lately.update(run.id for run in runs)
+            self._taking = {run.id for run in runs}
+            self._held_lately |= self._taking
             try:
                 # What is taken while the worker is told to stop has to be given back.
                 with anyio.CancelScope(shield=True):
@@ -159,6 +161,8 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
                 self._logger.warning("Runs are not taken (%s).", type(error).__name__)
                 await anyio.sleep(1)
                 continue  # they are found again
+            finally:
+                self._taking = set()
             for run in taken:
                 self._hold(run.id)
                 self._runs.start_soon(self._submit_run, run)

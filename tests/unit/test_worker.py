@@ -1,6 +1,7 @@
 """The worker, where its own doings cross with what Prefect says about them."""
 # ruff: noqa: SLF001  (the moments that matter last for milliseconds: they are set up, not met)
 
+import asyncio
 from typing import cast
 from uuid import UUID, uuid4
 
@@ -11,7 +12,9 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import WorkerFlowRunResponse
 from prefect.states import Pending
+from prefect.workers.base import BaseWorker
 
+from blocks import clock
 from deployments.recovery import Owner, recover
 from deployments.worker import BatchCloseWorker
 
@@ -45,6 +48,35 @@ async def test_a_run_that_is_taken_while_prefect_answers_is_not_taken_for_abando
     held: set[UUID] = set()
     late = cast("PrefectClient", PrefectThatAnswersLate(run, held))
     assert await recover(late, "pool", ME, held) == []
+
+
+async def test_runs_that_are_being_taken_at_a_heartbeat_are_not_taken_for_abandoned(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = FlowRun(id=uuid4(), flow_id=uuid4(), next_scheduled_start_time=clock.now())
+    is_asked, looked_at = asyncio.Event(), []
+
+    async def answers_late(*_: object) -> list[FlowRun]:
+        is_asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def look(*looked: object) -> None:
+        looked_at.append(looked[-1])
+
+    monkeypatch.setattr("deployments.worker.take", answers_late)
+    monkeypatch.setattr("deployments.worker.recover", look)
+    monkeypatch.setattr(BaseWorker, "sync_with_backend", look)
+    worker = BatchCloseWorker("pool", name="worker")
+    worker._client = cast("PrefectClient", object())
+    worker._due.add(run)
+    serving = asyncio.create_task(worker._serve())
+    await is_asked.wait()
+
+    await worker._beat_and_recover()
+
+    assert looked_at[-1] == {run.id}
+    serving.cancel()
 
 
 async def test_a_worker_outlives_a_long_absence_of_prefect(monkeypatch: pytest.MonkeyPatch) -> None:
