@@ -9,6 +9,7 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.flows import FlowStateHook
 from prefect.runtime import flow_run as this_run
+from prefect.states import Running
 
 from deployments.engine import execute
 
@@ -36,7 +37,7 @@ class Told:
 
 async def run(flow: Flow[..., Any], client: PrefectClient) -> str | None:
     """Execute the flow as the worker does; returns the state that its run is left in."""
-    created = await client.create_flow_run(flow)
+    created = await client.create_flow_run(flow, state=Running())
     await execute(flow, created, client)
     return (await client.read_flow_run(created.id)).state_name
 
