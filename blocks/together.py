@@ -63,7 +63,7 @@ class Together(Generic[Asked, Answer]):
             answers: Mapping[Asked, Answer] = {}
             try:
                 if len(some) > 1:
-                    with suppress(httpx.HTTPError):  # each who asks alone learns what it is
+                    with suppress(httpx.HTTPError, ValueError):  # who asks alone learns more
                         answers = await self._ask(list(some))
             finally:
                 for wanted, answer in some.items():

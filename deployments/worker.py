@@ -157,7 +157,7 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
                 # What is taken while the worker is told to stop has to be given back.
                 with anyio.CancelScope(shield=True):
                     taken = await take(self.client, runs, self._me.mark)
-            except httpx.HTTPError as error:
+            except (httpx.HTTPError, ValueError) as error:  # away, or an answer that is none
                 self._logger.warning("Runs are not taken (%s).", type(error).__name__)
                 await anyio.sleep(1)
                 continue  # they are found again
