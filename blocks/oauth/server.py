@@ -1,21 +1,19 @@
 """The OAuth server as the flows see it: exchange once, refresh every night, revoke at the end."""
 
-from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
-from typing import Any, ClassVar, TypeVar
-from urllib.parse import urlencode
+from typing import Any, ClassVar
 
 from prefect.blocks.core import Block
-from pydantic import HttpUrl, PrivateAttr, SecretStr
+from pydantic import HttpUrl, SecretStr
 
 from blocks.http import NotJsonError, Reply
-from blocks.oauth.call import Attempt, Clock, Timeouts, call
-from blocks.oauth.caller_settings import CallerSettings
+from blocks.oauth.call import Attempt, call
 from blocks.oauth.callers import Caller, Expected, verified_claims
 from blocks.oauth.client_settings import require_usable_url
-from blocks.oauth.discovery import EXCHANGE_GRANT, Metadata, discover
+from blocks.oauth.connection import Connection, Form
+from blocks.oauth.discovery import EXCHANGE_GRANT
 from blocks.oauth.errors import (
     CallerRefusedError,
     DiscoveryFailedError,
@@ -35,9 +33,6 @@ from blocks.oauth.replies import (
 from blocks.oauth.tenant import require_tenant
 from blocks.oauth.tokens import Tokens, read_exchange, read_refresh
 
-Form = list[tuple[str, str | SecretStr]]
-Read = TypeVar("Read")
-
 EXCHANGE_PATIENCE = 30.0
 REFRESH_PATIENCE = 60.0
 REVOCATION_PATIENCE = 15.0
@@ -45,7 +40,7 @@ CALLER_PATIENCE = 2.0
 """Seconds after which no further attempt begins. One attempt under way may still end later."""
 
 
-class OAuthServer(CallerSettings, Block):
+class OAuthServer(Connection, Block):
     """The OAuth server that turns a caller's access token into a grant for the nights to come.
 
     Example:
@@ -63,8 +58,6 @@ class OAuthServer(CallerSettings, Block):
     _description = "Exchange a caller's access token for a grant, refresh it, and revoke it."
     _documentation_url: ClassVar[HttpUrl | None] = HttpUrl("https://www.rfc-editor.org/rfc/rfc8693")
     _logo_url: ClassVar[HttpUrl | None] = HttpUrl("https://oauth.net/images/oauth-logo-square.png")
-
-    _clock: Clock = PrivateAttr(default_factory=Clock)
 
     async def exchange(self, subject_token: SecretStr, *, tenant_id: str) -> Tokens:
         """Exchange the caller's access token for a grant of our own (RFC 8693 2.1).
@@ -207,62 +200,6 @@ class OAuthServer(CallerSettings, Block):
             with suppress(OAuthError):
                 await self.revoke(tokens.refresh_token)
 
-    async def _ask(
-        self,
-        operation: Operation,
-        url: str,
-        form: Form,
-        read: Callable[[Reply, datetime], Read],
-        patience: float,
-    ) -> Read:
-        require_usable_url(url, f"the URL of the {operation.name}", allow_http=self.allow_http)
-        return await call(
-            operation,
-            lambda: self._attempt(url, form),
-            read,
-            clock=self._clock,
-            patience=patience,
-        )
-
-    def _attempt(self, url: str, form: Form) -> Attempt:
-        """The form as one request, authenticated for this attempt only."""
-        credentials = self.credentials(
-            audience=self.assertion_audience or self.issuer or self.token_endpoint or url,
-            now=self._clock.now(),
-        )
-        secrets = [value.get_secret_value() for _, value in form if isinstance(value, SecretStr)]
-        fields = [(name, _plain(value)) for name, value in form]
-        fields += credentials.parameters.items()
-        request = self._timeouts.build(
-            "POST",
-            url,
-            headers={
-                "Accept": "application/json",
-                "Content-Type": "application/x-www-form-urlencoded",
-                **credentials.headers,
-            },
-            # A token that is no text (a lone surrogate) is the server's to refuse, not ours to
-            # quote in an encoding error.
-            content=urlencode(fields, errors="replace").encode(),
-        )
-        return Attempt(request, self._timeouts.whole, (*secrets, *credentials.secrets))
-
-    @property
-    def _timeouts(self) -> Timeouts:
-        return Timeouts(self.connect_timeout, self.read_timeout)
-
-    async def _endpoints(self) -> Metadata:
-        """The configured endpoints, or what the issuer publishes where they are left out."""
-        if self.token_endpoint is not None:
-            return Metadata(self.token_endpoint, self.revocation_endpoint)
-        found = await self._published()
-        return Metadata(found.token_endpoint, self.revocation_endpoint or found.revocation_endpoint)
-
-    async def _published(self) -> Metadata:
-        if self.issuer is None:
-            raise ValueError("issuer is missing; give it, or every endpoint that is used")
-        return await discover(self.issuer, timeouts=self._timeouts, clock=self._clock)
-
 
 def _json_object(reply: Reply, _: datetime, *, operation: Operation) -> dict[str, Any]:
     try:
@@ -270,7 +207,3 @@ def _json_object(reply: Reply, _: datetime, *, operation: Operation) -> dict[str
     except NotJsonError:
         pass
     raise unusable(reply, operation, "it is not a JSON object")
-
-
-def _plain(value: str | SecretStr) -> str:
-    return value.get_secret_value() if isinstance(value, SecretStr) else value
