@@ -16,6 +16,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from blocks.binding import Binding
+from blocks.together import Together
 
 Status = Literal["CLOSED", "FAILED", "SKIPPED"]
 
@@ -70,9 +71,19 @@ class Context(_Stored):
 
 async def load(binding: Binding) -> Context:
     """The binding's context; an empty one before its first night."""
+    name = _stored_name(binding)
+    return await _together.get(name) or (await _read([name]))[name]
+
+
+async def _read(names: list[str]) -> dict[str, Context]:
+    wanted = {"variables": {"name": {"any_": names}}}
     async with get_client() as client:
-        variable = await client.read_variable_by_name(_stored_name(binding))
-    return Context.model_validate(variable.value) if variable else Context(is_new=True)
+        response = await client.request("POST", "/variables/filter", json=wanted)
+    stored = {it["name"]: Context.model_validate(it["value"]) for it in response.json()}
+    return {name: stored.get(name) or Context(is_new=True) for name in names}
+
+
+_together = Together(_read, most=50)
 
 
 async def store(binding: Binding, context: Context) -> None:

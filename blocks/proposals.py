@@ -33,7 +33,12 @@ class _Answer(BaseModel):
 
 
 async def set_states(
-    client: PrefectClient, run_ids: Collection[UUID], state: State[Any], only: dict[str, Any]
+    client: PrefectClient,
+    run_ids: Collection[UUID],
+    state: State[Any],
+    only: dict[str, Any],
+    *,
+    transition: UUID | None = None,
 ) -> dict[UUID, State[Any]]:
     """Propose one state for up to AT_ONCE runs; what was accepted, by run.
 
@@ -42,9 +47,10 @@ async def set_states(
         run_ids: The runs.
         state: The state, without data.
         only: A Prefect flow run filter besides: runs that it does not match are left alone.
+        transition: Runs whose latest transition had this id are left alone as well.
     """
     proposed = to_state_create(state)
-    proposed.state_details.transition_id = uuid4()
+    proposed.state_details.transition_id = transition or uuid4()
     body = {
         "flow_runs": {"id": {"any_": [str(run_id) for run_id in run_ids]}, **only},
         "state": proposed.model_dump(mode="json"),

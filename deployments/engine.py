@@ -21,6 +21,8 @@ from prefect.results import ResultStore, get_result_store
 from prefect.states import Cancelled, Running, exception_to_failed_state, return_value_to_state
 from prefect.utilities.engine import propose_state
 
+from deployments.validation import validated
+
 _result_stores: WeakKeyDictionary[Flow[..., Any], ResultStore] = WeakKeyDictionary()
 
 
@@ -80,8 +82,7 @@ async def _execute(flow: Flow[..., Any], run: FlowRun, client: PrefectClient) ->
 async def _outcome(flow: Flow[..., Any], run: FlowRun) -> State[Any]:
     store = await _result_store(flow)
     try:
-        parameters = flow.validate_parameters(run.parameters)
-        result = await flow.fn(**parameters)
+        result = await flow.fn(**validated(flow, run.parameters))
         return await return_value_to_state(result, result_store=store)
     except Exception as error:  # noqa: BLE001  (whatever a flow raises is how it failed)
         flow_run_logger(run, flow).exception("Encountered exception during execution: %r", error)

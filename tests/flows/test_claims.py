@@ -32,22 +32,32 @@ def waiting(name: str = "Scheduled", *, seconds: float = -1) -> State[None]:
     return Scheduled(name=name, scheduled_time=clock.now() + timedelta(seconds=seconds))
 
 
-async def found(client: PrefectClient, state: State[None], *, begun: bool = False) -> FlowRun:
+async def found(
+    client: PrefectClient, state: State[None], *, begun: bool = False, nightly: bool = True
+) -> FlowRun:
     """A run in this state, as a worker finds it."""
     deployment = await client.create_deployment(await client.create_flow(nothing), "any")
     run = await client.create_flow_run_from_deployment(deployment, state=state)
     run = await client.read_flow_run(run.id)
-    run.run_count = int(begun)
+    run.run_count, run.auto_scheduled = int(begun), nightly
     return run
 
 
-async def test_a_run_that_is_due_is_taken_and_begins(client: PrefectClient) -> None:
-    run = await found(client, waiting())
+@pytest.mark.parametrize(
+    ("nightly", "states"),
+    [(True, ["Scheduled", "Running"]), (False, ["Scheduled", "Pending", "Running"])],
+    ids=["by its schedule", "by hand, which counts against a deployment's limit"],
+)
+async def test_a_run_that_is_due_is_taken_and_begins(
+    client: PrefectClient, nightly: bool, states: list[str]
+) -> None:
+    run = await found(client, waiting(), nightly=nightly)
 
     assert await take(client, [run], MARK) == [run]
 
     stored = await client.read_flow_run(run.id)
     assert (stored.state_name, stored.state.message, stored.run_count) == ("Running", MARK, 1)
+    assert [state.name for state in await client.read_flow_run_states(run.id)] == states
 
 
 async def test_a_run_that_is_woken_is_resuming(client: PrefectClient) -> None:
@@ -92,10 +102,25 @@ async def test_a_run_that_is_not_as_it_was_found_is_left_alone(
     assert (await client.read_flow_run(run.id)).state_name == meanwhile.name
 
 
-async def test_a_run_is_taken_by_one_of_two_workers(client: PrefectClient) -> None:
-    runs = [await found(client, waiting()) for _ in range(3)]
+@pytest.mark.parametrize("nightly", [True, False])
+async def test_a_run_is_taken_by_one_of_two_workers(client: PrefectClient, nightly: bool) -> None:
+    runs = [await found(client, waiting(), nightly=nightly) for _ in range(3)]
     copies = [run.model_copy() for run in runs]
 
     one, other = await asyncio.gather(take(client, runs, MARK), take(client, copies, "Other"))
 
     assert sorted(run.id for run in one + other) == sorted(run.id for run in runs)
+
+
+async def test_a_run_that_another_worker_has_put_to_wait_does_not_begin_again(
+    client: PrefectClient,
+) -> None:
+    run = await found(client, waiting())
+    seen_before = run.model_copy()
+    await take(client, [run], MARK)
+    later = waiting("WaitForUpstream", seconds=100)
+    await client.set_flow_run_state(run.id, later)
+
+    assert await take(client, [seen_before], "Other") == []
+
+    assert (await client.read_flow_run(run.id)).state_name == "WaitForUpstream"
