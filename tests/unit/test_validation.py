@@ -12,6 +12,8 @@ from deployments.validation import validated
 
 
 class Plan(BaseModel):
+    """Something that Prefect stores as JSON."""
+
     every: timedelta
 
 
