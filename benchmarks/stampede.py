@@ -33,6 +33,7 @@ from benchmarks.ways import REPLICATION_DELAY, UPSTREAM_WAIT, Way
 from blocks import clock
 from deployments.sandbox.client import SandboxClient
 from deployments.sandbox.settings import Rotation
+from deployments.sandbox.shapes import Verdict
 
 JUST_BEFORE = timedelta(seconds=2)
 IDLE = timedelta(seconds=5)
@@ -140,7 +141,10 @@ async def _play(stampede: Stampede, home: Path) -> Outcome:
             tenants = [f"tenant-{number:05}" for number in range(stampede.tenants)]
             ready = await set_up(stampede.way, sandbox, tenants)
             with installation.meter.sampling():
-                return await Round(stampede, installation, sandbox, tenants, ready).measure()
+                before = sandbox.verdict()
+                return await Round(
+                    stampede, installation, sandbox, tenants, ready, before
+                ).measure()
 
 
 @dataclass
@@ -152,6 +156,7 @@ class Round:
     sandbox: SandboxClient
     tenants: Sequence[str]
     ready: SetUp
+    before: Verdict
 
     async def measure(self) -> Outcome:
         """From a little before the moment until all is settled."""
@@ -171,7 +176,7 @@ class Round:
         """Kill the worker when half of the tenants have refreshed, and when half have closed."""
         for number, wave in enumerate(("refreshed", "closed")[: self.stampede.kills], start=2):
             async with asyncio.timeout(PATIENCE + PATIENCE_EACH * len(self.tenants)):
-                while int(getattr(self.sandbox.verdict(), wave)) < len(self.tenants) / 2:  # noqa: ASYNC110
+                while self._so_far(wave) < len(self.tenants) / 2:  # noqa: ASYNC110
                     await asyncio.sleep(0.05)
             self.installation.replace_worker(f"worker-{number}")
 
@@ -179,7 +184,7 @@ class Round:
         """Wait until every close is recorded; False if some never are."""
         for second in range(int(PATIENCE + PATIENCE_EACH * len(self.tenants))):
             await asyncio.sleep(1)
-            all_closed = self.sandbox.verdict().closed >= len(self.tenants)
+            all_closed = self._so_far("closed") >= len(self.tenants)
             if self.stampede.count_calls and all_closed:
                 await asyncio.sleep(QUIET_SECONDS)
                 return True
@@ -189,6 +194,10 @@ class Round:
                 if (all_closed or seldom) and not await _unsettled(self.ready.due):
                     return True
         return False
+
+    def _so_far(self, what: str) -> int:
+        """How many of the tenants; the sandbox has counted those of the rehearsal, too."""
+        return int(getattr(self.sandbox.verdict(), what)) - int(getattr(self.before, what))
 
     def _outcome(
         self, resting: Clocks, began: Clocks, ended: Clocks, *, settled: bool, calls: Calls | None
