@@ -11,8 +11,9 @@ from functools import partial
 from multiprocessing import get_context
 
 from benchmarks.installation import Database
+from benchmarks.outcome import Outcome, Stampede
 from benchmarks.report import RESULTS, calls_table, is_refused, per_close, save, save_calls, table
-from benchmarks.stampede import Outcome, Stampede, play
+from benchmarks.stampede import play
 from benchmarks.ways import BatchClose, UsualWay
 
 SIZES: list[tuple[int, Database]] = [(20, "sqlite"), (200, "postgres"), (1000, "postgres")]

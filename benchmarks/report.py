@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks.calls import Calls
 from benchmarks.installation import version_of
 from benchmarks.judge import percentile
-from benchmarks.stampede import Outcome, Stampede
+from benchmarks.outcome import Outcome, Stampede
 
 RESULTS = Path(__file__).with_name("results")
 
@@ -59,6 +59,7 @@ def figures(outcome: Outcome) -> dict[str, Any]:
         "elsewhere_cpu_per_second": round(outcome.elsewhere / outcome.seconds, 3),
         "memory": _rounded(vars(outcome.memory)),
         "set_up_seconds_per_binding": _rounded(tenths),
+        "scheduler_round_cpu_seconds": _rounded(outcome.scheduler),
     }
 
 

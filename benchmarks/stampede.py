@@ -16,23 +16,17 @@ from prefect.client.schemas.objects import TERMINAL_STATES
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from benchmarks.calls import Calls, Since
-from benchmarks.installation import (
-    ACCESS_LOG,
-    COUNTED,
-    Database,
-    Installation,
-    installed,
-    with_worker,
-)
-from benchmarks.judge import Judgement, judge
-from benchmarks.memory import Memory, memory
+from benchmarks.installation import ACCESS_LOG, COUNTED, Installation, installed, with_worker
+from benchmarks.judge import judge
+from benchmarks.memory import memory
 from benchmarks.meter import machine_cpu
+from benchmarks.outcome import Outcome, Stampede
 from benchmarks.profiler import profiled
+from benchmarks.scheduler import scheduler_rounds
 from benchmarks.set_up import SetUp, set_up
-from benchmarks.ways import REPLICATION_DELAY, UPSTREAM_WAIT, Way
+from benchmarks.ways import REPLICATION_DELAY, UPSTREAM_WAIT
 from blocks import clock
 from deployments.sandbox.client import SandboxClient
-from deployments.sandbox.settings import Rotation
 from deployments.sandbox.shapes import Verdict
 
 JUST_BEFORE = timedelta(seconds=2)
@@ -45,68 +39,6 @@ LOOK_EVERY = 15
 QUIET_SECONDS = 10.0
 PATIENCE, PATIENCE_EACH = 240.0, 5.0
 """Seconds for all, and for each tenant. What is not closed by then is lost."""
-
-
-@dataclass(frozen=True)
-class Stampede:
-    """What to run.
-
-    Attributes:
-        tenants: How many fall due at the same moment.
-        way: How the job is done.
-        database: Prefect's.
-        rotation: How the OAuth server treats a refresh token that was used.
-        kills: How often the worker is killed: in the middle of the refreshes, and of the closes.
-        count_calls: Count the Prefect API's calls. It costs something: no figures then.
-        profile: Where to write where the time goes. It costs something, too.
-    """
-
-    tenants: int
-    way: Way
-    database: Database
-    rotation: Rotation = "strict"
-    kills: int = 0
-    count_calls: bool = False
-    profile: Path | None = None
-
-    def __str__(self) -> str:
-        killed = f", killed {self.kills} times" if self.kills else ""
-        return f"{self.way.name}, {self.tenants} tenants, {self.database}{killed}"
-
-    @property
-    def is_disturbed(self) -> bool:
-        """Whether it is watched so closely that its own figures mean nothing."""
-        return self.count_calls or self.profile is not None
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What came of it.
-
-    Attributes:
-        stampede: What was run.
-        judgement: The sandbox's counts and the lags.
-        set_up: How long setting the tenants up took.
-        cpu: CPU seconds of each part, from just before the moment until all was settled.
-        idle: CPU seconds that each part uses in a second in which nothing is due.
-        elsewhere: CPU seconds that the machine spent meanwhile on anything else: the sandbox, this
-            program, and whatever else was running there.
-        seconds: How long it took until all was settled.
-        settled: Whether every run came to a final state.
-        memory: What it held.
-        calls: The Prefect API's calls, if they were counted.
-    """
-
-    stampede: Stampede
-    judgement: Judgement
-    set_up: SetUp
-    cpu: dict[str, float]
-    idle: dict[str, float]
-    elsewhere: float
-    seconds: float
-    settled: bool
-    memory: Memory
-    calls: Calls | None
 
 
 @dataclass
@@ -170,7 +102,7 @@ class Round:
             settled = await self._settle()
         ended = _read(self.installation)
         calls = await log.count(self.ready.due) if self.stampede.count_calls else None
-        return self._outcome(resting, began, ended, settled=settled, calls=calls)
+        return await self._outcome(resting, began, ended, settled=settled, calls=calls)
 
     async def _kill(self) -> None:
         """Kill the worker when half of the tenants have refreshed, and when half have closed."""
@@ -199,7 +131,14 @@ class Round:
         """How many of the tenants; the sandbox has counted those of the rehearsal, too."""
         return int(getattr(self.sandbox.verdict(), what)) - int(getattr(self.before, what))
 
-    def _outcome(
+    async def _scheduler(self) -> dict[str, float]:
+        if self.stampede.is_disturbed or self.stampede.kills:
+            return {}
+        if self.stampede.database == "sqlite":
+            return {}  # a process beside the server would only wait for it
+        return await scheduler_rounds(self.installation)
+
+    async def _outcome(
         self, resting: Clocks, began: Clocks, ended: Clocks, *, settled: bool, calls: Calls | None
     ) -> Outcome:
         due = self.ready.due + UPSTREAM_WAIT + REPLICATION_DELAY
@@ -216,6 +155,7 @@ class Round:
             seconds=ended.at - began.at,
             settled=settled,
             memory=memory(samples, events, self.ready.due),
+            scheduler=await self._scheduler(),
             calls=calls,
         )
 

@@ -12,10 +12,10 @@ from benchmarks.calls import count_requests
 from benchmarks.judge import Judgement, judge, percentile
 from benchmarks.memory import Memory, memory
 from benchmarks.meter import Meter, Sample
+from benchmarks.outcome import Outcome, Stampede
 from benchmarks.profiler import summary
 from benchmarks.report import is_refused, per_close, table
 from benchmarks.set_up import SetUp
-from benchmarks.stampede import Outcome, Stampede
 from benchmarks.ways import BatchClose, UsualWay
 from deployments.sandbox.shapes import BindingCloses, Close, Event, Verdict
 
@@ -48,6 +48,7 @@ def outcome(judgement: Judgement, *, settled: bool = True, ours: bool = True) ->
         seconds=40.0,
         settled=settled,
         memory=Memory(0, 1, 0, 0, 0),
+        scheduler={},
         calls=None,
     )
 
