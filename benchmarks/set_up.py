@@ -13,7 +13,7 @@ from deployments.sandbox.client import SandboxClient
 
 AT_ONCE = 8
 PILOTS = 8
-CALM = timedelta(seconds=20)
+CALM = timedelta(seconds=25)
 """Between the end of the set-up and the stampede, so that the one does not count for the other."""
 
 MARGIN = 1.35

@@ -29,7 +29,9 @@ from blocks import clock
 from deployments.sandbox.client import SandboxClient
 from deployments.sandbox.shapes import Verdict
 
-JUST_BEFORE = timedelta(seconds=2)
+JUST_BEFORE = timedelta(seconds=12)
+"""A worker looks ten seconds ahead, and the process worker starts its processes then."""
+
 IDLE = timedelta(seconds=5)
 """How long the installation is watched while nothing is due, right before that."""
 
