@@ -64,6 +64,8 @@ def installed(
             settings |= postgres.SERVER_SETTINGS
             settings["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = url
         installation = everything.enter_context(stack(home, **AS_INSTALLED, **settings))
+        if not way.is_ours:
+            installation.folder = home  # without this project's settings
         if servers > 1:
             installation.parts.append(redis.start(home, redis_port))
         plain = database == "postgres" or not way.is_ours
@@ -80,7 +82,7 @@ async def with_worker(running: Stack, way: Way, rotation: Rotation) -> Installat
     meter = Meter()
     for part in running.parts:
         meter.add("server" if part.name == "services" else part.name, part.process.pid)
-    if (port := _postgres_port(running)) is not None:
+    if (port := postgres_port(running)) is not None:
         meter.add("database", postgres.process_ids(port)[0])
     server = next(part for part in running.parts if part.name == "server")
     return Installation(running, way, meter, server, worker)
@@ -97,7 +99,8 @@ def version_of(database: Database) -> str:
     return f"PostgreSQL {found[0] if found else said.strip()}"
 
 
-def _postgres_port(running: Stack) -> int | None:
+def postgres_port(running: Stack) -> int | None:
+    """The port of its database, if that is PostgreSQL."""
     url = running.environment.get("PREFECT_SERVER_DATABASE_CONNECTION_URL", "")
     found = re.search(r":(\d+)/", url)
     return int(found[1]) if found else None

@@ -58,11 +58,16 @@ class Part:
 
 @dataclass
 class Stack:
-    """The running installation. `home` holds its database, logs and settings."""
+    """The running installation. `home` holds its database, logs and settings.
+
+    Its processes are started in `folder`, whose pyproject.toml Prefect reads; by default in this
+    process's own.
+    """
 
     home: Path
     port: int
     environment: dict[str, str]
+    folder: Path | None = None
     parts: list[Part] = field(default_factory=list)
     sandbox_url: str = ""
     journeys_url: str = ""
@@ -163,6 +168,7 @@ class Stack:
             process = subprocess.Popen(  # noqa: S603
                 _command(arguments),
                 env={**self.environment, **(settings or {})},
+                cwd=self.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

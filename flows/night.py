@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from itertools import takewhile
 from typing import Self
 
@@ -165,9 +166,13 @@ class Night:
         done = {"snapshot_id": self.progress.snapshot_id, "closed_at": closed_at}
         return outcome.model_copy(update=done)
 
+    @cached_property
+    def _next_due(self) -> datetime | None:
+        return self.recurrence.after(self.occurrence, bounded=False)
+
     def _next_is_due(self) -> datetime | None:
-        next_due = self.recurrence.after(self.occurrence, bounded=False)
-        return next_due if next_due and next_due <= clock.now() else None
+        due = self._next_due
+        return due if due and due <= clock.now() else None
 
     def _outcome(self, occurrence: datetime, status: Status, reason: str | None) -> LastBatch:
         return LastBatch(

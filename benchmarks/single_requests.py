@@ -1,0 +1,147 @@
+"""What single requests to a Prefect server cost it: `python -m benchmarks.single_requests`.
+
+A server on PostgreSQL with nothing else to do answers each kind of request a hundred times, one
+after the other. Prints the CPU milliseconds of server and database, with what they do afterwards:
+events are stored seconds later.
+"""
+
+import argparse
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from prefect import flow
+from prefect.blocks.system import Secret
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.actions import BlockDocumentUpdate, VariableCreate, VariableUpdate
+from prefect.client.schemas.objects import State
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Completed, Pending, Running, Scheduled
+
+from benchmarks.installation import installed, postgres_port
+from benchmarks.meter import Meter
+from benchmarks.ways import BatchClose
+from blocks import clock
+from blocks.proposals import AT_ONCE, set_states
+from deployments import postgres
+from deployments.demo import create_work_pool
+from deployments.stack import WORK_POOL
+
+AFTERWARDS = 3.0
+"""Seconds in which the server writes down what it remembers."""
+
+GRANT, CONTEXT, TABLE = "x" * 900, {"night": "x" * 200}, "x" * 4000
+"""As long as those of a binding are."""
+
+
+@flow
+async def nothing() -> None:
+    """Its runs are never executed."""
+
+
+def main() -> int:
+    """Measure and print; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.single_requests")
+    parser.add_argument("--times", type=int, default=100)
+    asyncio.run(_measure(parser.parse_args().times))
+    return 0
+
+
+async def _measure(times: int) -> None:
+    with (
+        tempfile.TemporaryDirectory(prefix="single-requests-") as home,
+        installed(Path(home), "postgres", BatchClose()) as running,
+        temporary_settings({PREFECT_API_URL: running.api_url}),
+    ):
+        meter = Meter()
+        meter.add("server", running.parts[0].process.pid)
+        meter.add("database", postgres.process_ids(postgres_port(running) or 0)[0])
+        await create_work_pool()
+        async with get_client() as client:
+            async for what, done in _requests(client, times):
+                before = sum(meter.cpu().values())
+                await done
+                await asyncio.sleep(AFTERWARDS)
+                used = sum(meter.cpu().values()) - before
+                print(f"{what:32} {used * 1000 / times:5.1f} ms", flush=True)  # noqa: T201
+
+
+async def _requests(
+    client: PrefectClient, times: int
+) -> AsyncIterator[tuple[str, Awaitable[object]]]:
+    """Each kind of request and what sends it so many times, in an order in which that can be."""
+    numbers = range(times)
+    runs = [await _due_run(client, number) for number in numbers]
+    later: State[None] = Scheduled(name="WaitForUpstream", scheduled_time=clock.now())
+    for what, state in (
+        ("begin, in a group", Running()),
+        ("wait, in a group", later),
+        ("take, in a group", Pending(name="Resuming")),
+    ):
+        yield what, _in_groups(client, runs, state)
+    yield "complete, alone", _each(runs, lambda run: client.set_flow_run_state(run, Completed()))
+    yield "name", _each(runs, lambda run: client.set_flow_run_name(run, f"acme/eod {run}"))
+    yield (
+        "variable: create",
+        _each(
+            numbers,
+            lambda it: client.create_variable(VariableCreate(name=f"v-{it}", value=CONTEXT)),
+        ),
+    )
+    yield (
+        "variable: write",
+        _each(
+            numbers,
+            lambda it: client.update_variable(VariableUpdate(name=f"v-{it}", value=CONTEXT)),
+        ),
+    )
+    yield "variable: delete", _each(numbers, lambda it: client.delete_variable_by_name(f"v-{it}"))
+    yield "Secret block: create", _each(numbers, lambda it: Secret(value=GRANT).asave(f"s-{it}"))
+    secret = await client.read_block_document_by_name("s-0", "secret")
+    yield (
+        "Secret block: read, alone",
+        _each(numbers, lambda it: client.read_block_document_by_name(f"s-{it}", "secret")),
+    )
+    change = BlockDocumentUpdate(data={"value": GRANT}, merge_existing_data=False)
+    yield (
+        "Secret block: write",
+        _each(numbers, lambda _: client.update_block_document(secret.id, change)),
+    )
+    table: dict[str, Any] = {"type": "table", "data": TABLE}
+    yield (
+        "artifact: create",
+        _each(
+            runs,
+            lambda run: client.request("POST", "/artifacts/", json={**table, "key": f"a-{run}"}),
+        ),
+    )
+
+
+async def _due_run(client: PrefectClient, number: int) -> UUID:
+    flow_id = await client.create_flow(nothing)
+    deployment = await client.create_deployment(
+        flow_id,
+        f"any-{number}",
+        work_pool_name=WORK_POOL,
+        tags=["daily-orders", f"tenant:{number}"],
+    )
+    due: State[None] = Scheduled(scheduled_time=clock.now() - timedelta(seconds=1))
+    return (await client.create_flow_run_from_deployment(deployment, state=due)).id
+
+
+async def _in_groups(client: PrefectClient, runs: list[UUID], state: State[Any]) -> None:
+    for begin in range(0, len(runs), AT_ONCE):
+        await set_states(client, runs[begin : begin + AT_ONCE], state, {})
+
+
+async def _each(things: Any, send: Callable[[Any], Awaitable[object]]) -> None:
+    for thing in things:
+        await send(thing)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
