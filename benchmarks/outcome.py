@@ -62,7 +62,6 @@ class Outcome:
         seconds: How long it took until all was settled.
         settled: Whether every run came to a final state.
         memory: What it held.
-        scheduler: CPU seconds of a round of Prefect's scheduler, if they were measured.
         calls: The Prefect API's calls, if they were counted.
     """
 
@@ -75,5 +74,4 @@ class Outcome:
     seconds: float
     settled: bool
     memory: Memory
-    scheduler: dict[str, float]
     calls: Calls | None

@@ -60,7 +60,6 @@ def figures(outcome: Outcome) -> dict[str, Any]:
         "elsewhere_cpu_per_second": round(outcome.elsewhere / outcome.seconds, 3),
         "memory": _rounded(vars(outcome.memory)),
         "set_up_seconds_per_binding": _rounded(tenths),
-        "scheduler_round_cpu_seconds": _rounded(outcome.scheduler),
     }
 
 

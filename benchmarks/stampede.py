@@ -22,7 +22,6 @@ from benchmarks.memory import memory
 from benchmarks.meter import machine_cpu
 from benchmarks.outcome import Outcome, Stampede
 from benchmarks.profiler import profiled
-from benchmarks.scheduler import scheduler_rounds
 from benchmarks.set_up import SetUp, set_up
 from benchmarks.ways import REPLICATION_DELAY, UPSTREAM_WAIT
 from blocks import clock
@@ -104,7 +103,7 @@ class Round:
             settled = await self._settle()
         ended = _read(self.installation)
         calls = await log.count(self.ready.due) if self.stampede.count_calls else None
-        return await self._outcome(resting, began, ended, settled=settled, calls=calls)
+        return self._outcome(resting, began, ended, settled=settled, calls=calls)
 
     async def _kill(self) -> None:
         """Kill the worker when half of the tenants have refreshed, and when half have closed."""
@@ -133,14 +132,7 @@ class Round:
         """How many of the tenants; the sandbox has counted those of the rehearsal, too."""
         return int(getattr(self.sandbox.verdict(), what)) - int(getattr(self.before, what))
 
-    async def _scheduler(self) -> dict[str, float]:
-        if self.stampede.is_disturbed or self.stampede.kills:
-            return {}
-        if self.stampede.database == "sqlite":
-            return {}  # a process beside the server would only wait for it
-        return await scheduler_rounds(self.installation)
-
-    async def _outcome(
+    def _outcome(
         self, resting: Clocks, began: Clocks, ended: Clocks, *, settled: bool, calls: Calls | None
     ) -> Outcome:
         due = self.ready.due + UPSTREAM_WAIT + REPLICATION_DELAY
@@ -157,7 +149,6 @@ class Round:
             seconds=ended.at - began.at,
             settled=settled,
             memory=memory(samples, events, self.ready.due),
-            scheduler=await self._scheduler(),
             calls=calls,
         )
 

@@ -63,7 +63,7 @@ class BatchClose:
         """The grant exchanged and stored, the deployment with its schedule."""
         binding = Binding(tenant, BATCH)
         await grants.store(binding, await _exchange(sandbox, tenant))
-        await configure_schedule.fn(binding, _request(binding, due))
+        await configure_schedule.fn(binding, request_of(binding, due))
 
 
 class UsualWay:
@@ -121,7 +121,8 @@ def _nights(binding: Binding) -> int:
     return 300 + crc32(binding.tenant_id.encode()) % 100
 
 
-def _request(binding: Binding, due: datetime) -> DailyOrdersBatchCloseConfigRequest:
+def request_of(binding: Binding, due: datetime) -> DailyOrdersBatchCloseConfigRequest:
+    """Nights from this moment on, with the waits of a stampede."""
     return DailyOrdersBatchCloseConfigRequest(
         tenant_id=binding.tenant_id,
         batch_id=binding.batch_id,

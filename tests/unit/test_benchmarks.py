@@ -48,7 +48,6 @@ def outcome(judgement: Judgement, *, settled: bool = True, ours: bool = True) ->
         seconds=40.0,
         settled=settled,
         memory=Memory(0, 1, 0, 0, 0),
-        scheduler={},
         calls=None,
     )
 
