@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib import pyplot as plt
+from matplotlib.ticker import LogLocator
 
 from benchmarks.report import RESULTS
 
@@ -31,8 +32,9 @@ def main() -> None:
         axes.set(xscale="log", yscale="log", xlabel="tenants due at the same moment")
         axes.set_xticks(sizes, [f"{size:,}" for size in sizes], minor=False)
         axes.set_xticks([], minor=True)
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("")
         axes.grid(visible=True, which="both", alpha=0.2)
         axes.legend()
     figure.savefig(TARGET, dpi=120)
