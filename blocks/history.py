@@ -55,8 +55,8 @@ async def _read(keys: list[str]) -> dict[str, list[dict[str, Any]]]:
     wanted = {"artifacts": {"key": {"any_": keys}}}
     async with get_client() as client:
         response = await client.request("POST", "/artifacts/latest/filter", json=wanted)
-    tables = {it["key"]: json.loads(it["data"]) for it in response.json()}
-    return {key: tables.get(key, []) for key in keys}
+    tables = {it["key"]: it["data"] for it in response.json() if isinstance(it["data"], str)}
+    return {key: json.loads(tables.get(key, "[]")) for key in keys}
 
 
 _together = Together(_read, most=50)
