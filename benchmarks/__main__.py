@@ -44,7 +44,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tenants", type=int, help="instead of 20, 200 and 1000")
     parser.add_argument("--db", choices=["sqlite", "postgres"], default="postgres")
     parser.add_argument("--rotation", choices=["strict", "grace"], default="strict")
-    parser.add_argument("--servers", type=int, default=1, help="processes, on PostgreSQL and Redis")
     parser.add_argument("--usual-way", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--usual-tenants", type=int, default=FEW)
     parser.add_argument("--kill", type=int, nargs="?", const=1, default=0, choices=[1, 2])
@@ -64,7 +63,7 @@ def _stampedes(options: argparse.Namespace) -> list[Stampede]:
         return [Stampede(tenants, way, options.db, profile=target)]
     sizes = [(options.tenants, options.db)] if options.tenants else SIZES
     wanted = [
-        Stampede(tenants, way, database, options.rotation, options.servers, options.kill)
+        Stampede(tenants, way, database, options.rotation, options.kill)
         for tenants, database in sizes
     ]
     if options.usual_way and not options.kill:

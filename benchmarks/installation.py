@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from benchmarks import redis
 from benchmarks.meter import Meter
 from benchmarks.ways import Way
 from deployments import postgres
@@ -18,7 +17,7 @@ from deployments.stack import Part, Stack, free_port, stack
 
 Database = Literal["sqlite", "postgres"]
 
-COUNTED = ("server", "worker", "database", "redis")
+COUNTED = ("server", "worker", "database")
 """What a close costs; not the sandbox, which stands for other people's systems, nor the harness."""
 
 AS_INSTALLED = {
@@ -51,14 +50,9 @@ class Installation:
 
 
 @contextmanager
-def installed(
-    home: Path, database: Database, way: Way, servers: int = 1, **settings: str
-) -> Iterator[Stack]:
+def installed(home: Path, database: Database, way: Way, **settings: str) -> Iterator[Stack]:
     """A Prefect server on this database, as that is meant to be started, and nothing else."""
     with ExitStack() as everything:
-        redis_port = free_port()
-        if servers > 1:
-            settings |= redis.settings(redis_port)
         if database == "postgres":
             url = everything.enter_context(postgres.database(free_port()))
             settings |= postgres.SERVER_SETTINGS
@@ -66,10 +60,7 @@ def installed(
         installation = everything.enter_context(stack(home, **AS_INSTALLED, **settings))
         if not way.is_ours:
             installation.folder = home  # without this project's settings
-        if servers > 1:
-            installation.parts.append(redis.start(home, redis_port))
-        plain = database == "postgres" or not way.is_ours
-        installation.start_server(plain=plain, processes=servers)
+        installation.start_server(plain=database == "postgres" or not way.is_ours)
         yield installation
 
 
@@ -81,7 +72,7 @@ async def with_worker(running: Stack, way: Way, rotation: Rotation) -> Installat
     worker = running.start_worker("worker", way.worker, way.pool)
     meter = Meter()
     for part in running.parts:
-        meter.add("server" if part.name == "services" else part.name, part.process.pid)
+        meter.add(part.name, part.process.pid)
     if (port := postgres_port(running)) is not None:
         meter.add("database", postgres.process_ids(port)[0])
     server = next(part for part in running.parts if part.name == "server")

@@ -21,7 +21,6 @@ class Stampede:
         way: How the job is done.
         database: Prefect's.
         rotation: How the OAuth server treats a refresh token that was used.
-        servers: How many processes answer for Prefect's server. Several need Redis and PostgreSQL.
         kills: How often the worker is killed: in the middle of the refreshes, and of the closes.
         count_calls: Count the Prefect API's calls. It costs something: no figures then.
         profile: Where to write where the time goes. It costs something, too.
@@ -31,15 +30,13 @@ class Stampede:
     way: Way
     database: Database
     rotation: Rotation = "strict"
-    servers: int = 1
     kills: int = 0
     count_calls: bool = False
     profile: Path | None = None
 
     def __str__(self) -> str:
         killed = f", killed {self.kills} times" if self.kills else ""
-        several = f", {self.servers} servers" if self.servers > 1 else ""
-        return f"{self.way.name}, {self.tenants} tenants, {self.database}{several}{killed}"
+        return f"{self.way.name}, {self.tenants} tenants, {self.database}{killed}"
 
     @property
     def is_disturbed(self) -> bool:

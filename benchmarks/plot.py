@@ -46,9 +46,7 @@ def _series() -> dict[str, list[Figures]]:
     for path in sorted(RESULTS.glob("*.json")):
         run: Figures = json.loads(path.read_text())
         if run.get("kills") == 0 and run["lag_seconds"]:
-            servers = run.get("servers", 1)
-            several = f", {servers} servers" if servers > 1 else ""
-            latest[f"{run['way']}, {run['database']}{several}", run["tenants"]] = run
+            latest[f"{run['way']}, {run['database']}", run["tenants"]] = run
     series: dict[str, list[Figures]] = {}
     for (name, _), run in sorted(latest.items(), key=lambda item: item[0]):
         series.setdefault(name, []).append(run)

@@ -40,7 +40,6 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "tenants": stampede.tenants,
         "database": stampede.database,
         "rotation": stampede.rotation,
-        "servers": stampede.servers,
         "kills": stampede.kills,
         "closed_once": judgement.closed_once,
         "faults": judgement.faults,
@@ -93,7 +92,6 @@ def save(outcome: Outcome) -> Path:
     """Write the figures into `results`."""
     found = as_json(outcome)
     marks = [] if outcome.stampede.way.is_ours else ["usual"]
-    marks += [f"servers{found['servers']}"] if found["servers"] > 1 else []
     marks += [f"kill{found['kills']}"] if found["kills"] else []
     name = "-".join([found["date"], str(found["tenants"]), found["database"], *marks])
     return _write(f"{name}.json", found)
@@ -132,8 +130,7 @@ def calls_table(calls: Calls, tenants: int) -> str:
 def _row(outcome: Outcome) -> tuple[str, ...]:
     stampede, judgement = outcome.stampede, outcome.judgement
     closed = f"{judgement.closed_once} of {stampede.tenants}"
-    several = f", {stampede.servers} servers" if stampede.servers > 1 else ""
-    beginning = (stampede.way.name, str(stampede.tenants), stampede.database + several, closed)
+    beginning = (stampede.way.name, str(stampede.tenants), stampede.database, closed)
     if is_refused(outcome):
         why = ", ".join(f"{fault} {count}" for fault, count in judgement.faults.items())
         return (*beginning, f"refused: {why or 'never settled'}", *["-"] * 5)

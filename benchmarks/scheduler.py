@@ -51,7 +51,7 @@ async def _measure(bindings: int) -> None:
     way = BatchClose()
     with (
         tempfile.TemporaryDirectory(prefix="scheduler-") as home,
-        installed(Path(home), "postgres", way, 1, **SERVER_ONLY) as running,
+        installed(Path(home), "postgres", way, **SERVER_ONLY) as running,
         temporary_settings({PREFECT_API_URL: running.api_url}),
     ):
         running.start_sandbox()

@@ -66,7 +66,7 @@ def play(stampede: Stampede, *, keep: bool = False) -> Outcome:
 async def _play(stampede: Stampede, home: Path) -> Outcome:
     settings = ACCESS_LOG if stampede.count_calls else {}
     with (
-        installed(home, stampede.database, stampede.way, stampede.servers, **settings) as running,
+        installed(home, stampede.database, stampede.way, **settings) as running,
         temporary_settings({PREFECT_API_URL: running.api_url}),
     ):
         installation = await with_worker(running, stampede.way, stampede.rotation)

@@ -82,19 +82,14 @@ class Stack:
         """Where programs look."""
         return f"{self.ui_url}/api"
 
-    def start_server(self, *, plain: bool = False, processes: int = 1) -> Part:
+    def start_server(self, *, plain: bool = False) -> Part:
         """Start the Prefect server and wait until it answers.
 
-        `plain` is `prefect server start` as it is, which is right on PostgreSQL. Several processes
-        need Redis, and leave the background services to a process of their own.
+        `plain` is `prefect server start` as it is, which is right on PostgreSQL.
         """
         command = ["prefect", "server", "start"] if plain else ["-m", "deployments.embedded_server"]
-        if processes > 1:
-            command += ["--workers", str(processes)]
         part = self._start("server", [*command, "--port", str(self.port)])
         self._wait(part, lambda: _answers(f"{self.api_url}/health"))
-        if processes > 1:
-            self._start("services", ["prefect", "server", "services", "start"])
         return part
 
     def restart_server(self) -> Part:
