@@ -55,12 +55,9 @@ def installed(home: Path, database: Database, way: Way, **settings: str) -> Iter
     with ExitStack() as everything:
         if database == "postgres":
             url = everything.enter_context(postgres.database(free_port()))
-            settings |= postgres.SERVER_SETTINGS
             settings["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = url
         installation = everything.enter_context(stack(home, **AS_INSTALLED, **settings))
-        if not way.is_ours:
-            installation.folder = home  # without this project's settings
-        installation.start_server(plain=database == "postgres" or not way.is_ours)
+        installation.start_server(plain=not way.is_ours)
         yield installation
 
 

@@ -13,13 +13,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-SERVER_SETTINGS = {
-    "PREFECT_SERVER_DATABASE_SQLALCHEMY_POOL_SIZE": "30",
-    "PREFECT_SERVER_DATABASE_SQLALCHEMY_MAX_OVERFLOW": "0",
-}
-"""For a Prefect server on PostgreSQL: by default it opens a connection, and closes it again, for
-almost every request beyond five at once."""
-
 # Prefect's statements are long and quick: to compile them takes many times what it saves.
 OPTIONS = "-c max_connections=200 -c jit=off"
 

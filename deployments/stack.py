@@ -58,16 +58,11 @@ class Part:
 
 @dataclass
 class Stack:
-    """The running installation. `home` holds its database, logs and settings.
-
-    Its processes are started in `folder`, whose pyproject.toml Prefect reads; by default in this
-    process's own.
-    """
+    """The running installation. `home` holds its database, logs and settings."""
 
     home: Path
     port: int
     environment: dict[str, str]
-    folder: Path | None = None
     parts: list[Part] = field(default_factory=list)
     sandbox_url: str = ""
     journeys_url: str = ""
@@ -85,9 +80,9 @@ class Stack:
     def start_server(self, *, plain: bool = False) -> Part:
         """Start the Prefect server and wait until it answers.
 
-        `plain` is `prefect server start` as it is, which is right on PostgreSQL.
+        `plain` is `prefect server start` as it is.
         """
-        command = ["prefect", "server", "start"] if plain else ["-m", "deployments.embedded_server"]
+        command = ["prefect", "server", "start"] if plain else ["-m", "deployments.prefect_server"]
         part = self._start("server", [*command, "--port", str(self.port)])
         self._wait(part, lambda: _answers(f"{self.api_url}/health"))
         return part
@@ -163,7 +158,6 @@ class Stack:
             process = subprocess.Popen(  # noqa: S603
                 _command(arguments),
                 env={**self.environment, **(settings or {})},
-                cwd=self.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
