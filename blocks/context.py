@@ -12,7 +12,7 @@ import httpx
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import VariableCreate, VariableUpdate
 from prefect.exceptions import ObjectAlreadyExists
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
 from blocks.binding import Binding
@@ -54,8 +54,8 @@ class Context(_Stored):
 
     last_batch: LastBatch | None = None
     night: Progress | None = None
-    is_new: bool = Field(default=False, exclude=True)
-    """Whether nothing is stored of it yet."""
+    is_new: bool = False
+    """Whether nothing is stored of it yet; not stored itself."""
 
     def progress_of(self, occurrence: datetime) -> Progress:
         """The progress made on this occurrence so far: none if the stored night is another."""
@@ -89,7 +89,7 @@ _together = Together(_read, most=50)
 async def store(binding: Binding, context: Context) -> None:
     """Store the binding's context, replacing what is there."""
     name = _stored_name(binding)
-    value = context.model_dump(mode="json", by_alias=True, exclude_none=True)
+    value = context.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"is_new"})
     async with get_client() as client:
         create = partial(client.create_variable, VariableCreate(name=name, value=value))
         update = partial(client.update_variable, VariableUpdate(name=name, value=value))

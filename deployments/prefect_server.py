@@ -78,6 +78,8 @@ def _collect() -> None:
     for number in count(1):
         time.sleep(PAUSE)
         gc.collect(2 if number % FULL_EVERY == 0 else 1)
+        if number == FULL_EVERY:
+            gc.freeze()  # what is loaded by now stays, and need not be looked at every minute
 
 
 if __name__ == "__main__":

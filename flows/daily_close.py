@@ -43,7 +43,7 @@ async def run_batch(night: Night) -> None:
 
 async def wait_for_upstream(night: Night) -> None:
     """Wait until upstream systems are done, counted from the scheduled start."""
-    await wait_until(night.upstream_done_at, name="WaitForUpstream", keep=night)
+    await wait_until(night.upstream_done_at, name="WaitForUpstream", keep=night.packed)
     night.refuse_late()
 
 
@@ -65,7 +65,7 @@ async def prepare_batch_snapshot(night: Night) -> Snapshot:
 
 async def replication_delay(night: Night) -> None:
     """Wait until the snapshot has reached every replica, counted from when it was taken."""
-    await wait_until(night.replicated_at, name="ReplicationDelay", keep=night)
+    await wait_until(night.replicated_at, name="ReplicationDelay", keep=night.packed)
     night.refuse_late()
 
 
@@ -184,8 +184,6 @@ async def _stop_schedule(night: Night, lost: GrantLostError) -> None:
 async def _open_night(
     binding: Binding, configured: DailyOrdersBatchCloseConfigRequest | None
 ) -> Night:
-    if isinstance(night := kept(), Night):
-        return night
     context = FlowRunContext.get()
     run = context.flow_run if context else None
     if run and run.state:
@@ -194,7 +192,9 @@ async def _open_night(
     # A plain datetime, because pendulum's own class divides differently.
     start = datetime.fromisoformat(planned.isoformat()) if planned else clock.now()
     by_schedule = run is not None and run.auto_scheduled
-    return await Night.open(binding, configured, started_for=start, by_schedule=by_schedule)
+    return await Night.open(
+        binding, configured, started_for=start, by_schedule=by_schedule, packed=kept()
+    )
 
 
 def _key(night: Night, operation: str) -> str:

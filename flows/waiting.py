@@ -40,16 +40,17 @@ SLEPT_IN_PLACE = timedelta(seconds=3)
 """A wait this short costs less slept than ended and begun again."""
 
 
-_kept: LRUCache[UUID, tuple[UUID, object]] = LRUCache(10_000)
+_kept: LRUCache[UUID, tuple[UUID, str]] = LRUCache(10_000)
 
 
-async def wait_until(moment: datetime, *, name: str, keep: object = None) -> None:
+async def wait_until(moment: datetime, *, name: str, keep: str = "") -> None:
     """Return at `moment` (aware), or at once if it has passed.
 
     A longer wait of a deployed run raises `prefect.exceptions.Pause`, which ends the run's process
     in the Prefect state `name`; the run comes back here, from the flow's first line, at `moment`.
     What it is to `keep`, it finds with `kept` if the same process wakes it, and nobody else has had
-    it in the meantime; so that must be no more than what is stored.
+    it in the meantime; so that must be no more than what is stored. It is text, because thousands
+    wait at once.
 
     Called directly from Python (no deployment, so no worker that would pick it up again) the flow
     sleeps in its own process.
@@ -64,13 +65,13 @@ async def wait_until(moment: datetime, *, name: str, keep: object = None) -> Non
             await _end_run_until(moment, name, run.id, keep)
 
 
-def kept() -> object:
-    """What this run kept in memory for its wait, if it is woken from that very wait."""
+def kept() -> str:
+    """What this run kept in memory for its wait, if it is woken from that very wait; or ""."""
     context = FlowRunContext.get()
     run = context.flow_run if context else None
-    state_id, thing = _kept.pop(run.id, (None, None)) if run else (None, None)
+    state_id, text = _kept.pop(run.id, (None, "")) if run else (None, "")
     # Our worker's runs show the state that they were found in.
-    return thing if run and state_id == run.state_id else None
+    return text if run and state_id == run.state_id else ""
 
 
 async def go_on_later(trouble: Exception) -> None:
@@ -91,13 +92,11 @@ async def go_on_later(trouble: Exception) -> None:
     raise trouble
 
 
-async def _end_run_until(
-    moment: datetime, name: str, run_id: UUID, keep: object = None
-) -> NoReturn:
+async def _end_run_until(moment: datetime, name: str, run_id: UUID, keep: str = "") -> NoReturn:
     message = f"until {moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
     waiting: State[None] = Scheduled(name=name, scheduled_time=moment, message=message)
     state = await propose(waiting, run_id)
-    if keep is not None:
+    if keep:
         _kept[run_id] = (state.id, keep)
     raise Pause(state=state)
 

@@ -11,6 +11,11 @@ ENOUGH_LIFE = timedelta(seconds=2)
 """An access token with less life left than this may expire on its way to the Orders API."""
 
 
+def has_enough_life(expires_at: datetime | None, now: datetime) -> bool:
+    """Whether an access token that expires then is of use at `now`."""
+    return expires_at is not None and expires_at - now > ENOUGH_LIFE
+
+
 class GrantError(Exception):
     """What is stored of a binding's grant cannot be used."""
 
@@ -48,8 +53,7 @@ class Grant(BaseModel):
 
     def usable_access_token(self, now: datetime) -> SecretStr | None:
         """The access token, if it has enough life left at `now`."""
-        alive = self.expires_at is not None and self.expires_at - now > ENOUGH_LIFE
-        return self.access_token if alive else None
+        return self.access_token if has_enough_life(self.expires_at, now) else None
 
     def rotated(self, tokens: Tokens, now: datetime) -> "Grant":
         """The grant after a refresh: a reply without a refresh token keeps the old (RFC 6749 6)."""

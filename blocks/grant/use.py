@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from datetime import datetime
 from weakref import WeakKeyDictionary
 
 from anyio import CancelScope
@@ -13,13 +14,13 @@ from pydantic import SecretStr
 from blocks import clock, lock
 from blocks.binding import Binding
 from blocks.grant import document
-from blocks.grant.model import Grant, GrantError, GrantMissingError
+from blocks.grant.model import Grant, GrantError, GrantMissingError, has_enough_life
 from blocks.oauth import GrantLostError, OAuthError, OAuthServer
 
 logger = get_logger("grant")
 
-_recent: LRUCache[Binding, Grant] = LRUCache(10_000)
-"""What this process refreshed lately: an access token is used again without being read again."""
+_recent: LRUCache[Binding, tuple[SecretStr | None, datetime | None]] = LRUCache(10_000)
+"""The access tokens that this process got lately, and when they expire: read again from memory."""
 
 _turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
 
@@ -78,9 +79,10 @@ async def access_token(
     def is_usable(grant: Grant) -> bool:
         return grant.usable_access_token(clock.now()) not in (None, rejected)
 
-    grant = _recent.get(binding)
-    if grant is None or not is_usable(grant):
-        grant = await load(binding)
+    token, expires_at = _recent.get(binding, (None, None))
+    if token and token != rejected and has_enough_life(expires_at, clock.now()):
+        return token
+    grant = await load(binding)
     if not is_usable(grant):
         grant = await refresh(binding, server, unless=is_usable)
     if grant.access_token is None:
@@ -132,5 +134,5 @@ async def _rotate(found: document.Document, server: OAuthServer) -> Grant:
             await found.overwrite(found.grant.lost(str(lost)))
             raise
         await found.overwrite(fresh)
-    _recent[found.binding] = fresh
+    _recent[found.binding] = (fresh.access_token, fresh.expires_at)
     return fresh

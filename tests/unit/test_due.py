@@ -1,11 +1,13 @@
 """The runs that a worker knows of, and when it hands them out."""
 
 import asyncio
+import tracemalloc
 from datetime import timedelta
 from uuid import UUID, uuid4
 
 import pytest
 from prefect.client.schemas.objects import FlowRun
+from prefect.states import Scheduled
 
 from blocks import clock
 from deployments.due import DueRuns
@@ -14,6 +16,9 @@ from deployments.due import DueRuns
 def run_due(*, seconds: float, run_id: UUID | None = None) -> FlowRun:
     moment = clock.now() + timedelta(seconds=seconds)
     return FlowRun(id=run_id or uuid4(), flow_id=uuid4(), next_scheduled_start_time=moment)
+
+
+CONFIGURED = {"firstRunAt": "2026-11-24T23:00:00Z", "interval": "P1D", "maxRuns": 365}
 
 
 async def test_runs_come_in_the_order_in_which_they_fell_due() -> None:
@@ -62,3 +67,25 @@ async def test_a_run_that_somebody_has_begin_sooner_comes_sooner_and_once() -> N
     assert await due.next(5) == [sooner]
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(due.next(5), 0.05)
+
+
+async def test_a_thousand_that_wait_hold_a_megabyte() -> None:
+    due = DueRuns()
+    due.add(run_due(seconds=60))
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for number in range(1000):
+            run = run_due(seconds=60)
+            run.state = Scheduled(name="WaitForUpstream", scheduled_time=clock.now())
+            run.parameters = {
+                "tenant_id": f"t{number}",
+                "batch_id": "eod",
+                "configured": CONFIGURED,
+            }
+            due.add(run)
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert after - before < 1_200_000
