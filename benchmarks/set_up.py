@@ -19,9 +19,9 @@ CALM = timedelta(seconds=25)
 MARGIN = 1.35
 """The set-up may take so much longer than its pilots foretell."""
 
-SOON, NEVER = timedelta(seconds=30), timedelta(days=200)
+NEVER = timedelta(days=200)
 
-REHEARSED, REHEARSAL_SECONDS = 20, 300
+REHEARSAL_SECONDS = 300
 
 
 class SetUpTooSlowError(Exception):
@@ -52,11 +52,25 @@ class SetUp:
 
 async def set_up(way: Way, sandbox: SandboxClient, tenants: Sequence[str]) -> SetUp:
     """Set up these tenants for a moment soon after; raises SetUpTooSlowError."""
-    await _rehearse(way, sandbox)
     pilots = [f"pilot-{number}" for number in range(PILOTS)]
     began = time.monotonic()
     await _configure(way, sandbox, pilots, _in(NEVER))
     each = (time.monotonic() - began) / PILOTS
+    await _rehearse(way, sandbox, each)
+    return await _ready(way, sandbox, tenants, each)
+
+
+async def _rehearse(way: Way, sandbox: SandboxClient, each: float) -> None:
+    """Have some tenants closed: what processes load and set aside for it is no part of a wait."""
+    tenants = [f"rehearsal-{number}" for number in range(way.rehearsed)]
+    await _ready(way, sandbox, tenants, each)
+    async with asyncio.timeout(REHEARSAL_SECONDS):
+        while not all(sandbox.closes(tenant, BATCH) for tenant in tenants):  # noqa: ASYNC110
+            await asyncio.sleep(1)
+
+
+async def _ready(way: Way, sandbox: SandboxClient, tenants: Sequence[str], each: float) -> SetUp:
+    """Set them up for the moment by when that is done, if each takes so many seconds."""
     due = _in(timedelta(seconds=each * len(tenants) * MARGIN) + CALM)
     for tenant in tenants:
         _plan(sandbox, tenant, due)
@@ -67,18 +81,6 @@ async def set_up(way: Way, sandbox: SandboxClient, tenants: Sequence[str]) -> Se
             " try again while the machine has nothing else to do."
         )
     return SetUp(due, seconds)
-
-
-async def _rehearse(way: Way, sandbox: SandboxClient) -> None:
-    """Have some tenants closed: what processes load and set aside for it is no part of a wait."""
-    tenants = [f"rehearsal-{number}" for number in range(REHEARSED)]
-    due = _in(SOON)
-    for tenant in tenants:
-        _plan(sandbox, tenant, due)
-    await _configure(way, sandbox, tenants, due)
-    async with asyncio.timeout(REHEARSAL_SECONDS):
-        while not all(sandbox.closes(tenant, BATCH) for tenant in tenants):  # noqa: ASYNC110
-            await asyncio.sleep(1)
 
 
 def _plan(sandbox: SandboxClient, tenant: str, due: datetime) -> None:

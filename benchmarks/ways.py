@@ -36,6 +36,8 @@ class Way(Protocol):
     worker: str
     pool: str
     is_ours: bool
+    rehearsed: int
+    """How many tenants are closed once before, so that processes have grown to their size."""
 
     async def prepare(self, installation: Stack) -> None:
         """Whatever has to be done once."""
@@ -51,6 +53,7 @@ class BatchClose:
     worker = "batch-close"
     pool = WORK_POOL
     is_ours = True
+    rehearsed = 200
 
     async def prepare(self, installation: Stack) -> None:
         """What its README says to do."""
@@ -73,6 +76,7 @@ class UsualWay:
     worker = "process"
     pool = "usual"
     is_ours = False
+    rehearsed = 20
 
     def __init__(self) -> None:
         self._url = ""
