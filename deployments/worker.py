@@ -16,7 +16,6 @@ import anyio.abc
 import httpx
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.client.schemas.responses import WorkerFlowRunResponse
-from prefect.context import AsyncClientContext
 from prefect.flows import Flow, load_flow_from_flow_run
 from prefect.settings import (
     PREFECT_WORKER_CANCELLATION_POLL_SECONDS,
@@ -36,6 +35,7 @@ from blocks.proposals import AT_ONCE
 from deployments.claims import take
 from deployments.due import DueRuns
 from deployments.engine import end_cancelled, execute, require_plain
+from deployments.prefect_client import shared_prefect_client
 from deployments.recovery import Owner, give_back, recover
 
 RUNS_AT_ONCE = 32
@@ -81,7 +81,7 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
     async def setup(self) -> None:
         """Prepare the worker, and the one API client that all its runs share."""
         self._exit_stack.enter_context(temporary_settings(HEARS_OF_CANCELLING))
-        await self._exit_stack.enter_async_context(AsyncClientContext())
+        await self._exit_stack.enter_async_context(shared_prefect_client())
         await super().setup()
         self._runs.start_soon(self._serve)
 

@@ -146,10 +146,9 @@ class Night:
     def missed(self) -> Iterator[LastBatch]:
         """The nights since the last recorded one that no run came to, as skipped."""
         last = self.context.last_batch
-        earlier = takewhile(lambda moment: moment < self.occurrence, self.recurrence.occurrences())
-        for occurrence in earlier:
-            if last is None or occurrence > last.occurrence:
-                yield self._outcome(occurrence, "SKIPPED", "No run of this night ever started.")
+        since = self.recurrence.occurrences(after=last.occurrence if last else None)
+        for occurrence in takewhile(lambda moment: moment < self.occurrence, since):
+            yield self._outcome(occurrence, "SKIPPED", "No run of this night ever started.")
 
     async def note(self, **done: object) -> None:
         """Store progress, before anything is built on it."""

@@ -13,12 +13,11 @@ what the server schedules is one truth, odd nights included:
   Prefect's schedules as here.
 """
 
-from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from itertools import pairwise
+from itertools import islice, pairwise, takewhile
 from typing import Self
 
 import pendulum
@@ -70,29 +69,36 @@ class Recurrence:
         """The schedule as RFC 5545 text, to go with `timezone` into Prefect's RRuleSchedule."""
         return f"{self._endless_from(self.start)};COUNT={self.max_runs}"
 
-    @property
+    @cached_property
     def first(self) -> datetime:
         """The first occurrence, in UTC like every moment that this class returns."""
-        return self._moments[0]
+        return next(self.occurrences())
 
-    @property
+    @cached_property
     def last(self) -> datetime:
         """The last occurrence."""
-        return self._moments[-1]
+        if self.fits_the_calendar:
+            return next(self._laid_out_from(self.max_runs - 1))
+        *_, latest = self.occurrences()
+        return latest
 
     @property
     def fits_the_calendar(self) -> bool:
         """Whether all maxRuns occurrences come before the calendar ends, with the year 9999."""
-        return len(self._moments) == self.max_runs
+        return next(self._laid_out_from(self.max_runs - 1), None) is not None
 
-    def occurrences(self) -> Iterator[datetime]:
-        """All occurrences in order."""
-        return iter(self._moments)
+    def occurrences(self, *, after: datetime | None = None) -> Iterator[datetime]:
+        """All occurrences in order, or those after a moment."""
+        if after is None:
+            return _lay_out(self.rrule, self.timezone)
+        numbered = takewhile(lambda it: it[0] <= self.max_runs, self._numbered_near(after))
+        return (due for _, due in numbered if due > after)
 
     def latest_at(self, moment: datetime) -> datetime | None:
         """The latest occurrence that is not after the moment."""
-        count = bisect_right(self._moments, moment)
-        return self._moments[count - 1] if count else None
+        near = self._numbered_near(min(moment, self.last))
+        passed = takewhile(lambda it: it[0] <= self.max_runs and it[1] <= moment, near)
+        return max((due for _, due in passed), default=None)
 
     def after(self, moment: datetime, *, bounded: bool = True) -> datetime | None:
         """The next occurrence after the moment; None after the last one.
@@ -100,22 +106,15 @@ class Recurrence:
         Unbounded, the moment at which the next occurrence would be due if maxRuns had no end.
         """
         if bounded:
-            count = bisect_right(self._moments, moment)
-            return self._moments[count] if count < len(self._moments) else None
-        # The engine counts from DTSTART on; starting it close by spares it the way.
-        steps = self._steps_surely_within(moment - self.first)
-        near = pendulum.instance(self.start, tz=None).add(
-            months=steps * self.interval.months,
-            days=steps * self.interval.days,
-            seconds=steps * self.interval.seconds,
-        )
-        rule = self._endless_from(near)
-        return next((due for due in _lay_out(rule, self.timezone) if due > moment), None)
+            return next(self.occurrences(after=moment), None)
+        return next((due for _, due in self._numbered_near(moment) if due > moment), None)
 
     def number_of(self, occurrence: datetime) -> int | None:
         """Which of the maxRuns occurrences this is, from 1 on; None if it is not one of them."""
-        index = bisect_left(self._moments, occurrence)
-        return index + 1 if self._moments[index : index + 1] == (occurrence,) else None
+        for number, due in self._numbered_near(occurrence):
+            if due >= occurrence:
+                return number if due == occurrence and number <= self.max_runs else None
+        return None
 
     def shortest_gap(self) -> timedelta:
         """The shortest elapsed time from an occurrence to the next: 23 hours for P1D in spring.
@@ -124,13 +123,28 @@ class Recurrence:
         """
         if self.interval.seconds:
             return timedelta(seconds=self.interval.seconds)
-        beyond = self.after(self.last, bounded=False)
-        moments = (*self._moments, *([beyond] if beyond else []))
+        moments = islice(_lay_out(self._endless_from(self.start), self.timezone), self.max_runs + 1)
         return min((due - before for before, due in pairwise(moments)), default=timedelta.max)
 
-    @cached_property
-    def _moments(self) -> tuple[datetime, ...]:
-        return tuple(_lay_out(self.rrule, self.timezone))
+    def _numbered_near(self, moment: datetime) -> Iterator[tuple[int, datetime]]:
+        """What would be due if maxRuns had no end, from shortly before the moment on.
+
+        The engine counts from DTSTART on; starting it close by spares it the way.
+        """
+        steps = self._steps_surely_within(moment - self.first)
+        return enumerate(self._laid_out_from(steps), start=steps + 1)
+
+    def _laid_out_from(self, steps: int) -> Iterator[datetime]:
+        """What would be due if maxRuns had no end, so many steps after the first."""
+        try:
+            near = pendulum.instance(self.start, tz=None).add(
+                months=steps * self.interval.months,
+                days=steps * self.interval.days,
+                seconds=steps * self.interval.seconds,
+            )
+        except (OverflowError, ValueError):  # beyond the calendar
+            return iter(())
+        return _lay_out(self._endless_from(near), self.timezone)
 
     def _endless_from(self, start: datetime) -> str:
         # Not strftime: its %Y writes the year 26 as "26".

@@ -9,6 +9,7 @@ import pendulum
 
 from flows.durations import parse_wait
 from flows.moments import find_zone, parse_moment
+from flows.recurrence import Recurrence
 from flows.refusals import FieldError
 
 if TYPE_CHECKING:  # the contract asks these rules
@@ -17,7 +18,11 @@ if TYPE_CHECKING:  # the contract asks these rules
 
 @dataclass(frozen=True)
 class Admission:
-    """What only a new request is held against: the clock, and the shortest interval allowed."""
+    """What only a new request is held against: the clock, and the shortest interval allowed.
+
+    And what takes long to find out, for every occurrence has to be laid out: a night reads its
+    request three times.
+    """
 
     now: datetime
     shortest: timedelta
@@ -36,13 +41,8 @@ def schedule_errors(
     except ValueError as error:
         yield FieldError("firstRunAt", str(error))
         return
-    if not recurrence.fits_the_calendar:
-        yield FieldError("maxRuns", f"{request.max_runs} leads beyond the year 9999; use fewer")
-    gap = recurrence.shortest_gap()
-    if request.upstream_wait >= gap - request.replication_delay:
-        yield _waits_too_long(request, gap)
     if admission:
-        yield from _admission_errors(request, admission)
+        yield from _admission_errors(request, recurrence, admission)
 
 
 def _waits_too_long(request: "DailyOrdersBatchCloseConfigRequest", gap: timedelta) -> FieldError:
@@ -59,10 +59,14 @@ def _waits_too_long(request: "DailyOrdersBatchCloseConfigRequest", gap: timedelt
 
 
 def _admission_errors(
-    request: "DailyOrdersBatchCloseConfigRequest", admission: Admission
+    request: "DailyOrdersBatchCloseConfigRequest", recurrence: Recurrence, admission: Admission
 ) -> Iterator[FieldError]:
-    recurrence = request.recurrence
-    if recurrence.shortest_gap() < admission.shortest:
+    if not recurrence.fits_the_calendar:
+        yield FieldError("maxRuns", f"{request.max_runs} leads beyond the year 9999; use fewer")
+    gap = recurrence.shortest_gap()
+    if request.upstream_wait >= gap - request.replication_delay:
+        yield _waits_too_long(request, gap)
+    if gap < admission.shortest:
         reason = f"{request.interval!r} is too short; use {_words(admission.shortest)} or more"
         yield FieldError("interval", reason)
     if recurrence.first <= admission.now:

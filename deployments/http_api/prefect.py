@@ -10,6 +10,8 @@ from weakref import WeakKeyDictionary
 from prefect.context import AsyncClientContext, SettingsContext
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
+from deployments.prefect_client import shared_prefect_client
+
 READ_SECONDS = 4.0
 WRITE_SECONDS = 15.0
 """A start is ten calls of Prefect's, and ending a binding asks the OAuth server as well."""
@@ -35,7 +37,7 @@ class _Kept:
         """A client of Prefect's that is never closed, and the settings for it."""
         with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: RETRIES}):
             settings = SettingsContext.get() or base
-            client = AsyncClientContext()
+            client = shared_prefect_client()
             await client.client.__aenter__()
         return cls(base, settings, client)
 

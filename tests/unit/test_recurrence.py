@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from prefect.client.schemas.schedules import RRuleSchedule
 from prefect.server.schemas.schedules import RRuleSchedule as ServerSchedule
 
+from flows import recurrence as recurrences
 from flows.durations import Interval, parse_interval
 from flows.moments import parse_moment
 from flows.recurrence import Recurrence
@@ -164,6 +165,33 @@ def test_the_next_moment_is_found_at_once_however_long_ago_the_schedule_began():
     assert monthly.after(moment, bounded=False) == datetime(2026, 11, 30, 0, 0, 30, tzinfo=UTC)
 
 
+def test_long_after_the_last_occurrence_that_is_the_latest():
+    schedule = recurrence(f"2027-01-31T23:00:00+01:00[{PARIS}]", "P1M", 2)
+
+    assert schedule.latest_at(schedule.last + timedelta(days=3000)) == schedule.last
+    assert schedule.latest_at(schedule.first - timedelta(days=3000)) is None
+
+
+def test_what_a_night_asks_takes_no_longer_for_a_hundred_thousand_runs(monkeypatch):
+    schedule = recurrence(f"2027-01-01T23:00:00+01:00[{PARIS}]", "P1D", 100_000)
+    occurrence = schedule.last - timedelta(days=3000)
+    laid_out = 0
+    lay_out = recurrences._lay_out  # noqa: SLF001
+
+    def count(rrule, timezone):
+        nonlocal laid_out
+        for moment in lay_out(rrule, timezone):
+            laid_out += 1
+            yield moment
+
+    monkeypatch.setattr(recurrences, "_lay_out", count)
+    assert schedule.number_of(occurrence) == 97_000
+    assert schedule.latest_at(occurrence) == occurrence
+    assert [*islice(schedule.occurrences(after=occurrence), 1)] == [schedule.after(occurrence)]
+    assert schedule.last > occurrence
+    assert laid_out < 50
+
+
 def test_occurrences_end_with_the_calendar():
     schedule = recurrence("9998-12-31T23:00:00-05:00", "P1D", 400)
 
@@ -229,6 +257,7 @@ def test_latest_after_and_number_agree(schedule, index, seconds):
 
     assert schedule.latest_at(moment) == (before[-1] if before else None)
     assert schedule.after(moment) == (later[0] if later else None)
+    assert list(schedule.occurrences(after=moment)) == later
     assert schedule.after(moment, bounded=False) == (
         later[0] if later else schedule.after(schedule.last, bounded=False)
     )
