@@ -25,6 +25,7 @@ from benchmarks.profiler import profiled
 from benchmarks.set_up import SetUp, set_up
 from benchmarks.ways import REPLICATION_DELAY, UPSTREAM_WAIT
 from blocks import clock
+from deployments.prefect_client import shared_prefect_client
 from deployments.sandbox.client import SandboxClient
 from deployments.sandbox.shapes import Verdict
 
@@ -72,7 +73,8 @@ async def _play(stampede: Stampede, home: Path) -> Outcome:
         installation = await with_worker(running, stampede.way, stampede.rotation)
         with SandboxClient(running.sandbox_url) as sandbox:
             tenants = [f"tenant-{number:05}" for number in range(stampede.tenants)]
-            ready = await set_up(stampede.way, sandbox, tenants)
+            async with shared_prefect_client():  # as the Journeys API does
+                ready = await set_up(stampede.way, sandbox, tenants)
             with installation.meter.sampling():
                 before = sandbox.verdict()
                 return await Round(
