@@ -7,8 +7,8 @@ It is `prefect server start`, with five differences.
   runs and through their waits; Prefect looks it up again after a thousand other runs, or after
   five minutes: a tenth of what a night costs.
 - What many rows refer to (a work queue, the type of a block) is read once for a request; Prefect
-  asks the database again for each of its queries. A third less of what it costs to write a grant,
-  a tenth of other requests.
+  asks the database again for each of its queries. A fifth less of what it costs to write a grant,
+  and a fifteenth of what most changes of state do.
 - Garbage is collected in a thread beside the event loop, five times a second, and not after every
   few hundred objects: a sixth less of what a close costs. And on SQLite a locked database leaves a
   cursor behind, whose freeing waits for its connection: collected in the middle of the loop, the
