@@ -86,9 +86,13 @@ def look_in_the_session_first() -> None:
     """Load what is shared as `immediate`, which asks the database for what the session lacks.
 
     `selectin`, Prefect's choice, always asks it
-    (https://docs.sqlalchemy.org/en/20/orm/queryguide/relationships.html).
+    (https://docs.sqlalchemy.org/en/20/orm/queryguide/relationships.html). What the shared rows
+    themselves refer to stays `selectin`: of `immediate` below `immediate`, SQLAlchemy 2.0 loads
+    nothing once it meets a second row.
     """
     for mapper in Base.registry.mappers:
+        if mapper.class_ in SHARED:
+            continue
         for relationship in mapper.relationships:
             if relationship.lazy == "selectin" and relationship.mapper.class_ in SHARED:
                 relationship.lazy = "immediate"

@@ -1,17 +1,35 @@
 """What the Prefect server is started with."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from prefect.client.orchestration import get_client
-from prefect.server.database.orm_models import BlockDocument, BlockSchema, BlockType
+from prefect.server.database.orm_models import (
+    Base,
+    BlockDocument,
+    BlockSchema,
+    BlockType,
+    ConcurrencyLimitV2,
+    Deployment,
+    DeploymentSchedule,
+    Flow,
+    WorkPool,
+    WorkQueue,
+)
 from prefect.server.models import events
 from sqlalchemy.orm import Session
 
 from deployments.prefect_server import look_in_the_session_first
 from flows.durations import parse_wait
+
+MAPPED: tuple[Any, ...] = (
+    *(BlockType, BlockSchema, BlockDocument),
+    *(Flow, Deployment, DeploymentSchedule, ConcurrencyLimitV2, WorkPool, WorkQueue),
+)
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
@@ -42,27 +60,59 @@ def test_prefect_still_remembers_it_where_the_server_makes_room_for_more():
     assert "_flow_run_resource_data_cache" in remembering.__code__.co_names
 
 
-def test_a_block_of_a_type_that_was_read_before_is_read_in_one_query():
+@pytest.fixture
+def database() -> Iterator[Session]:
+    """Prefect's tables, read as the server reads them."""
     look_in_the_session_first()
     engine = sa.create_engine("sqlite://")
-    tables = [model.__table__ for model in (BlockType, BlockSchema, BlockDocument)]
-    BlockType.metadata.create_all(engine, tables)
+    Base.metadata.create_all(engine, [mapped.__table__ for mapped in MAPPED])
     with Session(engine) as session:
-        kind = BlockType(name="Secret", slug="secret")
-        session.add(kind)
-        session.flush()
-        schema = BlockSchema(checksum="1", version="1", fields={}, block_type_id=kind.id)
-        session.add(schema)
-        session.flush()
-        a_grant = {"block_type_id": kind.id, "block_schema_id": schema.id, "data": {}}
-        session.add_all(BlockDocument(name=name, **a_grant) for name in ("acme", "globex"))
-        session.commit()
-    queries: list[str] = []
-    sa.event.listen(engine, "before_cursor_execute", lambda *called: queries.append(called[2]))
-    with Session(engine) as session:
-        acme = session.scalars(sa.select(BlockDocument).filter_by(name="acme")).one()
-        queries.clear()
-        globex = session.scalars(sa.select(BlockDocument).filter_by(name="globex")).one()
-        assert len(queries) == 1
+        yield session
+
+
+def test_a_block_of_a_type_that_was_read_before_is_read_in_one_query(database: Session):
+    kind = BlockType(name="Secret", slug="secret")
+    schema = BlockSchema(checksum="1", version="1", fields={}, block_type=kind)
+    for name in ("acme", "globex"):
+        grant = BlockDocument(name=name, data={}, block_type=kind, block_schema=schema)
+        database.add(grant)
+    database.commit()
+    database.expunge_all()
+    acme = database.scalars(sa.select(BlockDocument).filter_by(name="acme")).one()
+    with queries(database) as made:
+        globex = database.scalars(sa.select(BlockDocument).filter_by(name="globex")).one()
         assert globex.block_schema is acme.block_schema
         assert globex.block_type.slug == "secret"
+    assert len(made) == 1
+
+
+def test_deployments_of_several_work_pools_are_read_with_all_they_refer_to(database: Session):
+    flow = Flow(name="daily-close")
+    for pool in (WorkPool(name=name, type="process") for name in ("one", "other")):
+        for name in ("first", "second"):
+            queue = WorkQueue(name=name, priority=1, work_pool=pool)
+            database.add(Deployment(name=f"{pool.name}-{name}", flow=flow, work_queue=queue))
+    database.commit()
+    database.expunge_all()
+    deployments = database.scalars(sa.select(Deployment)).all()
+    with queries(database) as made:
+        for each in deployments:
+            assert each.work_queue
+            assert each.work_queue.work_pool
+            assert each.name == f"{each.work_queue.work_pool.name}-{each.work_queue.name}"
+    assert len(deployments) == 4
+    assert not made, "the server cannot ask for more once it writes its answer"
+
+
+@contextmanager
+def queries(database: Session) -> Iterator[list[str]]:
+    """What is asked of the database meanwhile."""
+    made: list[str] = []
+
+    def note(*called: Any) -> None:
+        made.append(called[2])
+
+    engine = database.get_bind()
+    sa.event.listen(engine, "before_cursor_execute", note)
+    yield made
+    sa.event.remove(engine, "before_cursor_execute", note)
