@@ -46,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rotation", choices=["strict", "grace"], default="strict")
     parser.add_argument("--usual-way", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--usual-tenants", type=int, default=FEW)
+    parser.add_argument("--usual-db", choices=["sqlite", "postgres"], default="sqlite")
     parser.add_argument("--kill", type=int, nargs="?", const=1, default=0, choices=[1, 2])
     parser.add_argument("--calls", action="store_true", help="only count the API's calls")
     parser.add_argument("--profile", action="store_true", help="only find where the time goes")
@@ -68,7 +69,7 @@ def _stampedes(options: argparse.Namespace) -> list[Stampede]:
     ]
     if options.usual_way and not options.kill:
         # Right after the fewest: a machine's speed may change within minutes.
-        wanted.insert(1, Stampede(options.usual_tenants, UsualWay(), "sqlite"))
+        wanted.insert(1, Stampede(options.usual_tenants, UsualWay(), options.usual_db))
         wanted.append(Stampede(FEW, way, options.db, count_calls=True))
     return wanted
 
