@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pendulum
 import pytest
 import sqlalchemy as sa
 from prefect.client.orchestration import get_client
@@ -21,9 +22,12 @@ from prefect.server.database.orm_models import (
     WorkQueue,
 )
 from prefect.server.models import events
+from prefect.server.utilities.database import Timestamp
+from sqlalchemy import Dialect
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from deployments.prefect_server import look_in_the_session_first
+from deployments.prefect_server import bind_plain_datetime, look_in_the_session_first
 from flows.durations import parse_wait
 
 MAPPED: tuple[Any, ...] = (
@@ -58,6 +62,21 @@ async def test_what_the_events_of_a_run_have_in_common_is_remembered_through_its
 def test_prefect_still_remembers_it_where_the_server_makes_room_for_more():
     remembering = events._flow_run_related_resources_from_orm  # noqa: SLF001
     assert "_flow_run_resource_data_cache" in remembering.__code__.co_names
+
+
+@pytest.mark.parametrize("dialect", [postgresql.dialect(), sqlite.dialect()])
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin"])
+def test_the_database_is_given_the_same_moment_as_a_plain_datetime(dialect: Dialect, zone: str):
+    # The second 02:30 of the night in which summer time ends.
+    moment = pendulum.datetime(2026, 10, 25, 1, 30, 0, 123456, tz="UTC").in_timezone(zone)
+    bound = bind_plain_datetime(Timestamp(), moment, dialect)
+    assert type(bound) is datetime
+    assert bound.astimezone(UTC) == moment.astimezone(UTC)
+
+
+@pytest.mark.parametrize("dialect", [postgresql.dialect(), sqlite.dialect()])
+def test_no_moment_stays_none(dialect: Dialect):
+    assert bind_plain_datetime(Timestamp(), None, dialect) is None
 
 
 @pytest.fixture
