@@ -6,18 +6,18 @@ from uuid import UUID, uuid4
 
 from cachetools import LRUCache
 from prefect.client.orchestration import PrefectClient, get_client
-from prefect.client.schemas.objects import State, StateType
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.responses import SetStateStatus
+from prefect.exceptions import Abort, ObjectNotFound
 from prefect.states import to_state_create
 from prefect.utilities.engine import propose_state
 from pydantic import BaseModel
 
+from blocks.places import is_beside_others
 from blocks.together import Together
 
 AT_ONCE = 50
 """Prefect's API takes no more in one request."""
-
-_EXECUTING = {"state": {"type": {"any_": [StateType.PENDING, StateType.RUNNING]}}}
 
 _companies: LRUCache[str, Together[UUID, State[Any]]] = LRUCache(100)
 
@@ -65,26 +65,45 @@ async def set_states(
     }
 
 
-async def propose(state: State[Any], run_id: UUID) -> State[Any]:
+async def propose(state: State[Any], run: FlowRun) -> State[Any]:
     """Propose a state without data for a run that is executed; returns the one it has then.
 
     Raises what `prefect.utilities.engine.propose_state` raises: Abort and Pause where Prefect will
-    not have it, httpx.HTTPError where its API is away.
+    not have it, httpx.HTTPError where its API is away. Abort also where somebody else has changed
+    the state of a run that its worker woke without taking it.
     """
-    if accepted := await _company(state).get(run_id):
+    if accepted := await _company(state, run).get(run.id):
         return accepted
     async with get_client() as client:
-        return await propose_state(client, state, flow_run_id=run_id)
+        if _is_only_woken(run):
+            await _require_unchanged(client, run)
+        return await propose_state(client, state, flow_run_id=run.id)
 
 
-def _company(state: State[Any]) -> Together[UUID, State[Any]]:
-    """The runs that this state is proposed for at this moment."""
-    likeness = to_state_create(state).model_dump_json()
+def _is_only_woken(run: FlowRun) -> bool:
+    return is_beside_others() and run.state is not None and run.state.is_scheduled()
+
+
+async def _require_unchanged(client: PrefectClient, run: FlowRun) -> None:
+    try:
+        stored = await client.read_flow_run(run.id)
+    except ObjectNotFound:
+        raise Abort("The run was deleted.") from None
+    if stored.state_id != run.state_id:
+        raise Abort(f"The run is {stored.state_name} now.")
+
+
+def _company(state: State[Any], run: FlowRun) -> Together[UUID, State[Any]]:
+    """The runs that this state is proposed for at this moment, and that are where this one is."""
+    only: dict[str, Any] = {"type": {"any_": [StateType.PENDING, StateType.RUNNING]}}
+    if run.state and _is_only_woken(run):
+        only = {"type": {"any_": [StateType.SCHEDULED]}, "name": {"any_": [run.state.name]}}
+    likeness = f"{only} {to_state_create(state).model_dump_json()}"
     if likeness not in _companies:
 
         async def ask(run_ids: list[UUID]) -> dict[UUID, State[Any]]:
             async with get_client() as client:
-                return await set_states(client, run_ids, state, _EXECUTING)
+                return await set_states(client, run_ids, state, {"state": only})
 
         _companies[likeness] = Together(ask, AT_ONCE)
     return _companies[likeness]

@@ -40,8 +40,8 @@ def require_plain(flow: Flow[..., Any]) -> Flow[..., Any]:
     )
 
 
-async def execute(flow: Flow[..., Any], run: FlowRun, client: PrefectClient) -> None:
-    """Execute the run up to its end or its next wait; `run.state` says then which it was.
+async def execute(flow: Flow[..., Any], run: FlowRun, client: PrefectClient) -> bool:
+    """Execute the run up to its end or its next wait; returns whether it waits, as its state says.
 
     Args:
         flow: An async flow without retries and timeout of its own.
@@ -52,9 +52,10 @@ async def execute(flow: Flow[..., Any], run: FlowRun, client: PrefectClient) -> 
         with await _context(flow, run, client):
             await _execute(flow, run, client)
     except Abort:
-        return  # somebody withdrew it
+        return False  # somebody withdrew it
     except Pause as wait:
         run.state = wait.state
+    return run.state is not None and run.state.is_scheduled()
 
 
 async def end_cancelled(flow: Flow[..., Any] | None, run: FlowRun, client: PrefectClient) -> None:

@@ -4,11 +4,9 @@ Open-source Prefect leaves them so for ever. Going on with one is safe: every ef
 safe to repeat.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import Self
 from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient
@@ -26,38 +24,16 @@ from prefect.states import Scheduled
 from prefect.utilities.engine import propose_state
 
 from blocks import clock
+from deployments.owner import Owner
 
-TAKEN_BY = "Taken by "
 SILENT_FOR = timedelta(seconds=40)
 """A worker that has not been heard of for this long, four heartbeats, is taken for dead."""
 
+KEPT_AT_MOST = timedelta(minutes=6)
+"""After its moment, a run is left to the living worker that kept it for so long."""
+
 AHEAD = timedelta(minutes=1)
 """How much earlier than its occurrence a run that was given back stands in the queue."""
-
-
-@dataclass(frozen=True)
-class Owner:
-    """The worker process that took a run: a worker's name survives its restart, this does not."""
-
-    worker: str
-    instance: str
-
-    def __str__(self) -> str:
-        return f"{self.worker} {self.instance}"
-
-    @property
-    def mark(self) -> str:
-        """What the state of a run says that this process has taken: should it die, others know."""
-        return f"{TAKEN_BY}{self}"
-
-    @classmethod
-    def of(cls, run: FlowRun) -> Self | None:
-        """Who took this run, as its state says; None if it was no worker of this kind."""
-        message = (run.state and run.state.message) or ""
-        if not message.startswith(TAKEN_BY):
-            return None
-        worker, _, instance = message.removeprefix(TAKEN_BY).rpartition(" ")
-        return cls(worker, instance)
 
 
 async def recover(
@@ -87,6 +63,25 @@ async def recover(
     for run in left:
         await give_back(client, run, f"{Owner.of(run)} died")
     return left
+
+
+async def nobodys(
+    client: PrefectClient, pool: str, me: Owner, found: Sequence[FlowRun]
+) -> list[FlowRun]:
+    """Those of the runs that were found waiting which no other living worker of the pool keeps."""
+    kept = [run for run in found if _is_kept_by_another(run, me)]
+    if not kept:
+        return list(found)
+    living = _living(await client.read_workers_for_work_pool(pool))
+    left = {run.id for run in kept if (keeper := Owner.keeping(run)) and keeper.worker in living}
+    return [run for run in found if run.id not in left]
+
+
+def _is_kept_by_another(run: FlowRun, me: Owner) -> bool:
+    keeper, due = Owner.keeping(run), run.next_scheduled_start_time
+    if keeper is None or keeper.worker == me.worker or due is None:
+        return False
+    return clock.now() - due < KEPT_AT_MOST
 
 
 async def give_back(client: PrefectClient, run: FlowRun, why: str) -> None:

@@ -16,7 +16,7 @@ import anyio.abc
 import httpx
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.client.schemas.responses import WorkerFlowRunResponse
-from prefect.flows import Flow, load_flow_from_flow_run
+from prefect.flows import Flow
 from prefect.settings import (
     PREFECT_WORKER_CANCELLATION_POLL_SECONDS,
     PREFECT_WORKER_ENABLE_CANCELLATION,
@@ -32,11 +32,13 @@ from prefect.workers.base import (
 
 from blocks.places import Places
 from blocks.proposals import AT_ONCE
-from deployments.claims import take
+from deployments.claims import is_cancelled_instead_of_taken, wake
 from deployments.due import DueRuns
-from deployments.engine import end_cancelled, execute, require_plain
+from deployments.engine import end_cancelled, execute
+from deployments.loading import CannotLoadError, LoadedFlows
+from deployments.owner import Owner
 from deployments.prefect_client import shared_prefect_client
-from deployments.recovery import Owner, give_back, recover
+from deployments.recovery import give_back, nobodys, recover
 
 RUNS_AT_ONCE = 32
 """Unless `--limit` says otherwise. Many more at once only drown the Prefect API's database."""
@@ -54,6 +56,9 @@ HEARS_OF_CANCELLING = {
 HEARTBEAT_SECONDS = 10
 """How often a worker says that it lives, and looks for the runs of workers that do not."""
 
+SLOW_AFTER = 5.0
+"""Seconds after which a run that was woken without being taken is taken after all."""
+
 
 class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerResult]):
     """Runs flow runs side by side in one event loop."""
@@ -68,12 +73,11 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
         options["heartbeat_interval_seconds"] = HEARTBEAT_SECONDS
         super().__init__(work_pool_name, **options)
         self._batch = min(limit or RUNS_AT_ONCE, AT_ONCE)
-        self._places = Places(limit or RUNS_AT_ONCE)
-        self._due = DueRuns()
         self._me = Owner(self.name, uuid4().hex)
+        self._places = Places(limit or RUNS_AT_ONCE, owner=str(self._me))
+        self._due = DueRuns()
         self._has_recovered = False
-        self._loading = anyio.Lock()
-        self._flows: dict[tuple[UUID, str | None], Flow[..., Any]] = {}
+        self._flows = LoadedFlows()
         self._executing: dict[UUID, anyio.CancelScope] = {}
         self._held_lately: set[UUID] = set()
         self._taking: set[UUID] = set()
@@ -143,8 +147,9 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
         Prefect's worker would take as many as there are free places now, and then look away for
         ten seconds.
         """
-        found = [it.flow_run for it in flow_run_response]
-        return [run for run in found if run.id not in self._executing and self._due.add(run)]
+        new = [it.flow_run for it in flow_run_response if it.flow_run.id not in self._executing]
+        mine = await nobodys(self.client, self._work_pool_name, self._me, new)
+        return [run for run in mine if run.id not in self._executing and self._due.add(run)]
 
     async def _serve(self) -> None:
         """Take the runs that are due, a few at a time, and execute them as places become free."""
@@ -156,7 +161,7 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
             try:
                 # What is taken while the worker is told to stop has to be given back.
                 with anyio.CancelScope(shield=True):
-                    taken = await take(self.client, runs, self._me.mark)
+                    taken = await wake(self.client, runs, self._me)
             except (httpx.HTTPError, ValueError) as error:  # away, or an answer that is none
                 self._logger.warning("Runs are not taken (%s).", type(error).__name__)
                 await anyio.sleep(1)
@@ -164,32 +169,35 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
             finally:
                 self._taking = set()
             for run in taken:
-                self._hold(run.id)
+                scope = self._hold(run.id)
                 self._runs.start_soon(self._submit_run, run)
+                if run.state and run.state.is_scheduled():
+                    self._runs.start_soon(self._take_if_slow, run, scope)
             async with self._places.one():
                 pass  # all those before have one
 
     async def _submit_run(self, flow_run: FlowRun) -> None:
         """Execute a run that was taken, up to its end or its next wait."""
         try:
-            await self._execute(flow_run)
+            waits = await self._execute(flow_run)
         except Exception:
             # What is left Running is given back at the next heartbeat that finds Prefect.
             self._logger.exception("Run %s was interrupted.", flow_run.name)
             return
-        if flow_run.state and flow_run.state.is_scheduled():
-            # Nobody's now: any worker may take it. This one need not ask Prefect for it again.
+        if waits and flow_run.state:
+            # This worker need not ask Prefect for it again. Should it die, any other may take it.
             flow_run.state_id = flow_run.state.id
             flow_run.next_scheduled_start_time = flow_run.state.state_details.scheduled_time
             self._due.add(flow_run)
 
-    async def _execute(self, flow_run: FlowRun) -> None:
+    async def _execute(self, flow_run: FlowRun) -> bool:
         flow: Flow[..., Any] | None = None
+        waits = False
         try:
             with self._executing[flow_run.id] as scope:
                 async with self._places.one():
                     if flow := await self._load(flow_run):
-                        await execute(flow, flow_run, self.client)
+                        waits = await execute(flow, flow_run, self.client)
         except anyio.get_cancelled_exc_class():
             with anyio.CancelScope(shield=True):
                 await give_back(self.client, flow_run, "its worker was stopped")
@@ -198,11 +206,24 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
             self._let_go(flow_run.id)
         if scope.cancel_called:
             await end_cancelled(flow, flow_run, self.client)
+        return waits and not scope.cancel_called
 
-    def _hold(self, run_id: UUID) -> None:
-        self._executing[run_id] = anyio.CancelScope()
+    async def _take_if_slow(self, run: FlowRun, scope: anyio.CancelScope) -> None:
+        """Take a run that was only woken, once it lasts: it is shown then, and can be cancelled."""
+        await anyio.sleep(SLOW_AFTER)
+        if self._executing.get(run.id) is not scope:
+            return
+        try:
+            if await is_cancelled_instead_of_taken(self.client, run, self._me):
+                scope.cancel()
+        except (httpx.HTTPError, ValueError) as error:
+            self._logger.warning("Run %s is not taken (%s).", run.name, type(error).__name__)
+
+    def _hold(self, run_id: UUID) -> anyio.CancelScope:
+        self._executing[run_id] = scope = anyio.CancelScope()
         if self._cancelling_observer:
             self._cancelling_observer.add_in_flight_flow_run_id(run_id)
+        return scope
 
     def _let_go(self, run_id: UUID) -> None:
         del self._executing[run_id]
@@ -215,25 +236,13 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
             scope.cancel()
 
     async def _load(self, flow_run: FlowRun) -> Flow[..., Any] | None:
-        """The run's flow; the run has crashed where that cannot be loaded, or not be run here."""
-        # Loaded once for each version deployed. A module that Python has imported stays as it is:
-        # the worker is restarted to run a newer one.
-        version = (flow_run.flow_id, flow_run.deployment_version)
-        async with self._loading:
-            if version not in self._flows:
-                try:
-                    self._flows[version] = require_plain(await load_flow_from_flow_run(flow_run))
-                except httpx.HTTPError:
-                    raise
-                except Exception as error:
-                    self._logger.exception("The flow of run %s cannot be loaded.", flow_run.name)
-                    why = f"The flow cannot be loaded: {error}"
-                    await self._end(flow_run, Crashed(message=why))
-                    return None
-            return self._flows[version]
-
-    async def _end(self, flow_run: FlowRun, state: State[None]) -> None:
-        await self.client.set_flow_run_state(flow_run.id, state, force=True)
+        try:
+            return await self._flows.of(flow_run)
+        except CannotLoadError as error:
+            self._logger.exception("The flow of run %s cannot be loaded.", flow_run.name)
+            crashed: State[None] = Crashed(message=str(error))
+            await self.client.set_flow_run_state(flow_run.id, crashed, force=True)
+            return None
 
 
 def _may_pass(error: httpx.HTTPError) -> bool:

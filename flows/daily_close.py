@@ -186,7 +186,7 @@ async def _open_night(
 ) -> Night:
     context = FlowRunContext.get()
     run = context.flow_run if context else None
-    if run and run.state:
+    if run and run.state and not run.state.is_scheduled():
         clock.compare(run.state.timestamp)  # when the server had it begin, a moment ago
     planned = run.expected_start_time if run else None
     # A plain datetime, because pendulum's own class divides differently.

@@ -16,12 +16,12 @@ from uuid import UUID
 
 import httpx
 from cachetools import LRUCache
-from prefect.client.schemas.objects import State
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import FlowRunContext
 from prefect.exceptions import Pause
 from prefect.states import Scheduled
 
-from blocks import clock
+from blocks import clock, places
 from blocks.lock import LockedError
 from blocks.proposals import propose
 
@@ -39,6 +39,8 @@ BEGIN_AGAIN = timedelta(seconds=10)
 SLEPT_IN_PLACE = timedelta(seconds=3)
 """A wait this short costs less slept than ended and begun again."""
 
+KEPT_BY = ", kept by "
+"""Follows the moment in the state of a run that waits, if a worker keeps it; then its name."""
 
 _kept: LRUCache[UUID, tuple[UUID, str]] = LRUCache(10_000)
 
@@ -62,7 +64,7 @@ async def wait_until(moment: datetime, *, name: str, keep: str = "") -> None:
         if run is None or run.deployment_id is None or left <= SLEPT_IN_PLACE:
             await asyncio.sleep(left.total_seconds())
         else:
-            await _end_run_until(moment, name, run.id, keep)
+            await _end_run_until(moment, name, run, keep)
 
 
 def kept() -> str:
@@ -88,16 +90,18 @@ async def go_on_later(trouble: Exception) -> None:
     for pause in AGAIN_SECONDS:
         await asyncio.sleep(pause)
         with suppress(*PREFECT_TROUBLE):
-            await _end_run_until(clock.now() + BEGIN_AGAIN, "PrefectUnavailable", run.id)
+            await _end_run_until(clock.now() + BEGIN_AGAIN, "PrefectUnavailable", run)
     raise trouble
 
 
-async def _end_run_until(moment: datetime, name: str, run_id: UUID, keep: str = "") -> NoReturn:
+async def _end_run_until(moment: datetime, name: str, run: FlowRun, keep: str = "") -> NoReturn:
     message = f"until {moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+    if keep and places.owner():
+        message += f"{KEPT_BY}{places.owner()}"
     waiting: State[None] = Scheduled(name=name, scheduled_time=moment, message=message)
-    state = await propose(waiting, run_id)
+    state = await propose(waiting, run)
     if keep:
-        _kept[run_id] = (state.id, keep)
+        _kept[run.id] = (state.id, keep)
     raise Pause(state=state)
 
 

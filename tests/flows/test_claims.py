@@ -12,8 +12,9 @@ from prefect.states import Cancelled, Completed, Scheduled
 
 from blocks import clock
 from deployments.claims import take
+from deployments.owner import Owner
 
-MARK = "Taken by worker 1"
+ME, OTHER = Owner("worker", "1"), Owner("other", "2")
 
 
 @flow
@@ -53,20 +54,20 @@ async def test_a_run_that_is_due_is_taken_and_begins(
 ) -> None:
     run = await found(client, waiting(), nightly=nightly)
 
-    assert await take(client, [run], MARK) == [run]
+    assert await take(client, [run], ME) == [run]
 
     stored = await client.read_flow_run(run.id)
-    assert (stored.state_name, stored.state.message, stored.run_count) == ("Running", MARK, 1)
+    assert (stored.state_name, stored.state.message, stored.run_count) == ("Running", ME.mark, 1)
     assert [state.name for state in await client.read_flow_run_states(run.id)] == states
 
 
 async def test_a_run_that_is_woken_is_resuming(client: PrefectClient) -> None:
     run = await found(client, waiting("WaitForUpstream"), begun=True)
 
-    assert await take(client, [run], MARK) == [run]
+    assert await take(client, [run], ME) == [run]
 
     stored = await client.read_flow_run(run.id)
-    assert (stored.state_name, stored.state.message) == ("Resuming", MARK)
+    assert (stored.state_name, stored.state.message) == ("Resuming", ME.mark)
 
 
 async def test_several_are_taken_together_whatever_they_waited_for(client: PrefectClient) -> None:
@@ -77,7 +78,7 @@ async def test_several_are_taken_together_whatever_they_waited_for(client: Prefe
         await found(client, waiting("Late")),
     ]
 
-    assert {run.id for run in await take(client, runs, MARK)} == {run.id for run in runs}
+    assert {run.id for run in await take(client, runs, ME)} == {run.id for run in runs}
 
 
 @pytest.mark.parametrize(
@@ -97,7 +98,7 @@ async def test_a_run_that_is_not_as_it_was_found_is_left_alone(
     run = await found(client, waiting("WaitForUpstream"), begun=True)
     await client.set_flow_run_state(run.id, meanwhile, force=True)
 
-    assert await take(client, [run], MARK) == []
+    assert await take(client, [run], ME) == []
 
     assert (await client.read_flow_run(run.id)).state_name == meanwhile.name
 
@@ -107,7 +108,7 @@ async def test_a_run_is_taken_by_one_of_two_workers(client: PrefectClient, night
     runs = [await found(client, waiting(), nightly=nightly) for _ in range(3)]
     copies = [run.model_copy() for run in runs]
 
-    one, other = await asyncio.gather(take(client, runs, MARK), take(client, copies, "Other"))
+    one, other = await asyncio.gather(take(client, runs, ME), take(client, copies, OTHER))
 
     assert sorted(run.id for run in one + other) == sorted(run.id for run in runs)
 
@@ -117,10 +118,10 @@ async def test_a_run_that_another_worker_has_put_to_wait_does_not_begin_again(
 ) -> None:
     run = await found(client, waiting())
     seen_before = run.model_copy()
-    await take(client, [run], MARK)
+    await take(client, [run], ME)
     later = waiting("WaitForUpstream", seconds=100)
     await client.set_flow_run_state(run.id, later)
 
-    assert await take(client, [seen_before], "Other") == []
+    assert await take(client, [seen_before], OTHER) == []
 
     assert (await client.read_flow_run(run.id)).state_name == "WaitForUpstream"

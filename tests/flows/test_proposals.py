@@ -4,12 +4,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
-from uuid import UUID
 
 import pytest
 from prefect import flow
 from prefect.client.orchestration import PrefectClient, get_client
-from prefect.client.schemas.objects import State, StateType
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.states import Running, Scheduled
 
 from blocks import clock, together
@@ -42,21 +41,21 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return sent
 
 
-async def running(client: PrefectClient, count: int) -> list[UUID]:
+async def running(client: PrefectClient, count: int) -> list[FlowRun]:
     """So many runs that are executed."""
     deployment = await client.create_deployment(await client.create_flow(nothing), "any")
     runs = [await client.create_flow_run_from_deployment(deployment) for _ in range(count)]
     for run in runs:
         await client.set_flow_run_state(run.id, Running(), force=True)
-    return [run.id for run in runs]
+    return [await client.read_flow_run(run.id) for run in runs]
 
 
-async def side_by_side(runs: list[UUID]) -> list[State[Any] | BaseException]:
+async def side_by_side(runs: list[FlowRun]) -> list[State[Any] | BaseException]:
     """Propose for each of them, as if all were executed by one worker, to wait for an hour."""
     places = Places(len(runs))
     moment = clock.now() + timedelta(hours=1)
 
-    async def wait(run: UUID) -> State[Any]:
+    async def wait(run: FlowRun) -> State[Any]:
         async with places.one():
             return await propose(Scheduled(name="Wait", scheduled_time=moment), run)
 
@@ -73,7 +72,7 @@ async def test_runs_that_wait_for_the_same_are_told_so_together(
 
     assert requests == ["/flow_runs/bulk_set_state"]
     for run, state in zip(runs, states, strict=True):
-        stored = await client.read_flow_run(run)
+        stored = await client.read_flow_run(run.id)
         assert isinstance(state, State)
         assert (stored.state_id, stored.state_name) == (state.id, "Wait")
 
@@ -81,11 +80,11 @@ async def test_runs_that_wait_for_the_same_are_told_so_together(
 async def test_a_run_that_is_cancelled_meanwhile_stays_so(client: PrefectClient) -> None:
     runs = await running(client, 3)
     cancelling: State[Any] = State(type=StateType.CANCELLING)
-    await client.set_flow_run_state(runs[0], cancelling, force=True)
+    await client.set_flow_run_state(runs[0].id, cancelling, force=True)
 
     await side_by_side(runs)
 
-    kinds = [(await client.read_flow_run(run)).state_name for run in runs]
+    kinds = [(await client.read_flow_run(run.id)).state_name for run in runs]
     assert kinds == ["Cancelling", "Wait", "Wait"]
 
 

@@ -10,7 +10,8 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.states import Completed, Pending, Running
 
 from deployments import recovery
-from deployments.recovery import Owner, recover
+from deployments.owner import Owner
+from deployments.recovery import recover
 from flows.daily_close import daily_close
 
 ME = Owner("me", "0123")

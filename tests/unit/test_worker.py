@@ -15,7 +15,8 @@ from prefect.states import Pending
 from prefect.workers.base import BaseWorker
 
 from blocks import clock
-from deployments.recovery import Owner, recover
+from deployments.owner import Owner
+from deployments.recovery import recover
 from deployments.worker import BatchCloseWorker
 
 ME = Owner("worker", "this-very-process")
@@ -37,6 +38,7 @@ class PrefectThatAnswersLate:
 async def test_a_run_that_comes_back_while_it_is_being_ended_is_left_for_the_next_look() -> None:
     # As a run does that begins to wait for less than the worker looks ahead.
     worker = BatchCloseWorker("pool", name="worker", limit=2)
+    worker._client = cast("PrefectClient", object())
     run = FlowRun(id=uuid4(), flow_id=uuid4())
     worker._executing[run.id] = anyio.CancelScope()
     due = WorkerFlowRunResponse(work_pool_id=uuid4(), work_queue_id=uuid4(), flow_run=run)
@@ -64,7 +66,7 @@ async def test_runs_that_are_being_taken_at_a_heartbeat_are_not_taken_for_abando
     async def look(*looked: object) -> None:
         looked_at.append(looked[-1])
 
-    monkeypatch.setattr("deployments.worker.take", answers_late)
+    monkeypatch.setattr("deployments.worker.wake", answers_late)
     monkeypatch.setattr("deployments.worker.recover", look)
     monkeypatch.setattr(BaseWorker, "sync_with_backend", look)
     worker = BatchCloseWorker("pool", name="worker")
