@@ -77,12 +77,10 @@ async def _requests(
     numbers = range(times)
     runs = [await _due_run(client, number) for number in numbers]
     later: State[None] = Scheduled(name="WaitForUpstream", scheduled_time=clock.now())
-    for what, state in (
-        ("begin, in a group", Running()),
-        ("wait, in a group", later),
-        ("take, in a group", Pending(name="Resuming")),
-    ):
-        yield what, _in_groups(client, runs, state)
+    yield "begin, in a group", _in_groups(client, runs, Running())
+    yield "wait, in a group", _in_groups(client, runs, later)
+    yield "look once more, in a group", _look(client, runs)
+    yield "take, in a group", _in_groups(client, runs, Pending(name="Resuming"))
     yield "complete, alone", _each(runs, lambda run: client.set_flow_run_state(run, Completed()))
     yield "name", _each(runs, lambda run: client.set_flow_run_name(run, f"acme/eod {run}"))
     yield (
@@ -136,6 +134,14 @@ async def _due_run(client: PrefectClient, number: int) -> UUID:
 async def _in_groups(client: PrefectClient, runs: list[UUID], state: State[Any]) -> None:
     for begin in range(0, len(runs), AT_ONCE):
         await set_states(client, runs[begin : begin + AT_ONCE], state, {})
+
+
+async def _look(client: PrefectClient, runs: list[UUID]) -> None:
+    for begin in range(0, len(runs), AT_ONCE):
+        some = [str(run) for run in runs[begin : begin + AT_ONCE]]
+        await client.request(
+            "POST", "/flow_runs/filter", json={"flow_runs": {"id": {"any_": some}}}
+        )
 
 
 async def _each(things: Any, send: Callable[[Any], Awaitable[object]]) -> None:

@@ -11,8 +11,9 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.states import Cancelled, Completed, Scheduled
 
 from blocks import clock
-from deployments.claims import take
+from deployments.claims import KEPT_FOR, is_cancelled_instead_of_taken, take, wake
 from deployments.owner import Owner
+from flows.waiting import KEPT_BY
 
 ME, OTHER = Owner("worker", "1"), Owner("other", "2")
 
@@ -28,9 +29,13 @@ async def client(prefect_api: None) -> AsyncIterator[PrefectClient]:
         yield client
 
 
-def waiting(name: str = "Scheduled", *, seconds: float = -1) -> State[None]:
-    """Scheduled for so many seconds from now on."""
-    return Scheduled(name=name, scheduled_time=clock.now() + timedelta(seconds=seconds))
+def waiting(
+    name: str = "Scheduled", *, seconds: float = -1, keeper: Owner | None = None
+) -> State[None]:
+    """Scheduled for so many seconds from now on, and kept by somebody."""
+    moment = clock.now() + timedelta(seconds=seconds)
+    message = f"until then{KEPT_BY}{keeper}" if keeper else "until then"
+    return Scheduled(name=name, scheduled_time=moment, message=message)
 
 
 async def found(
@@ -125,3 +130,73 @@ async def test_a_run_that_another_worker_has_put_to_wait_does_not_begin_again(
     assert await take(client, [seen_before], OTHER) == []
 
     assert (await client.read_flow_run(run.id)).state_name == "WaitForUpstream"
+
+
+async def test_a_run_that_this_worker_kept_is_woken_as_it_is(client: PrefectClient) -> None:
+    kept = await found(client, waiting("WaitForUpstream", keeper=ME), begun=True)
+    new = await found(client, waiting())
+
+    assert {run.id for run in await wake(client, [kept, new], ME)} == {kept.id, new.id}
+
+    assert (await client.read_flow_run(kept.id)).state_id == kept.state_id
+    assert (await client.read_flow_run(new.id)).state_name == "Running"
+
+
+@pytest.mark.parametrize(
+    "meanwhile",
+    [Cancelled(), waiting("WaitForUpstream", keeper=ME), waiting("HandedOver")],
+    ids=["cancelled", "put to wait again", "handed over"],
+)
+async def test_a_run_that_was_kept_is_left_alone_if_it_is_not_as_it_was(
+    client: PrefectClient, meanwhile: State[None]
+) -> None:
+    run = await found(client, waiting("WaitForUpstream", keeper=ME), begun=True)
+    await client.set_flow_run_state(run.id, meanwhile, force=True)
+
+    assert await wake(client, [run], ME) == []
+
+    assert (await client.read_flow_run(run.id)).state_name == meanwhile.name
+
+
+async def test_a_run_that_was_kept_is_left_alone_if_it_was_deleted(client: PrefectClient) -> None:
+    run = await found(client, waiting("WaitForUpstream", keeper=ME), begun=True)
+    await client.delete_flow_run(run.id)
+
+    assert await wake(client, [run], ME) == []
+
+
+LONG_AGO = -KEPT_FOR.total_seconds() - 1
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        waiting("WaitForUpstream", keeper=Owner(ME.worker, "before")),
+        waiting("WaitForUpstream", keeper=OTHER),
+        waiting("WaitForUpstream", seconds=LONG_AGO, keeper=ME),
+    ],
+    ids=["by this worker before its restart", "by another", "too long ago, so others may have it"],
+)
+async def test_a_run_that_is_not_surely_kept_is_taken(
+    client: PrefectClient, state: State[None]
+) -> None:
+    run = await found(client, state, begun=True)
+
+    assert await wake(client, [run], ME) == [run]
+
+    assert (await client.read_flow_run(run.id)).state_name == "Resuming"
+
+
+async def test_a_woken_run_that_lasts_is_taken(client: PrefectClient) -> None:
+    run = await found(client, waiting("WaitForUpstream", keeper=ME), begun=True)
+
+    assert not await is_cancelled_instead_of_taken(client, run, ME)
+
+    assert run.state.name == (await client.read_flow_run(run.id)).state_name == "Resuming"
+
+
+async def test_a_woken_run_that_lasts_is_found_to_be_cancelled(client: PrefectClient) -> None:
+    run = await found(client, waiting("WaitForUpstream", keeper=ME), begun=True)
+    await client.set_flow_run_state(run.id, Cancelled(), force=True)
+
+    assert await is_cancelled_instead_of_taken(client, run, ME)

@@ -8,9 +8,10 @@ import pytest
 from prefect import flow
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State
-from prefect.states import Pending
+from prefect.states import Cancelled, Pending
 
 from blocks import context
+from blocks.places import Places
 from deployments.engine import NotPlainError, execute, require_plain
 from flows.daily_close import daily_close
 from tests.flows.batch import Batch
@@ -26,7 +27,8 @@ async def client(prefect_api: None) -> AsyncIterator[PrefectClient]:
 
 async def take(client: PrefectClient, run: FlowRun) -> FlowRun:
     """Take the run as the worker does, and execute it up to its end or its next wait."""
-    await client.set_flow_run_state(run.id, Pending(name="Resuming"), force=True)
+    run.state = Pending(name="Resuming")
+    await client.set_flow_run_state(run.id, run.state, force=True)
     await execute(daily_close, run, client)
     return await client.read_flow_run(run.id)
 
@@ -72,6 +74,38 @@ async def test_a_run_that_somebody_had_meanwhile_goes_on_with_what_is_stored(
 
     assert run.state_name == "ReplicationDelay"
     assert len(batch.requests("orders.prepareSnapshot")) == 1
+
+
+async def test_a_run_that_its_worker_keeps_is_woken_without_any_change_of_its_state(
+    client: PrefectClient, batch: Batch
+) -> None:
+    places = Places(1, owner="worker 0123")
+    async with places.one():
+        run = await begin(client, batch)
+        assert run.state.message.endswith(" UTC, kept by worker 0123")
+        for _ in range(2):
+            batch.clock.move_to(run.state.state_details.scheduled_time)
+            await execute(daily_close, run, client)
+            run = await client.read_flow_run(run.id)
+
+    assert run.state.is_completed(), run.state.message
+    names = [state.name for state in await client.read_flow_run_states(run.id)]
+    assert names[-3:] == ["WaitForUpstream", "ReplicationDelay", "Completed"]
+    assert len(batch.requests("token.refresh")) == len(batch.closes()) == 1
+
+
+async def test_a_run_that_is_cancelled_while_it_is_only_woken_does_not_wait_on(
+    client: PrefectClient, batch: Batch
+) -> None:
+    async with Places(1, owner="worker 0123").one():
+        run = await begin(client, batch)
+        await client.set_flow_run_state(run.id, Cancelled(), force=True)
+        batch.clock.move_to(run.state.state_details.scheduled_time)
+
+        assert not await execute(daily_close, run, client)
+
+    assert (await client.read_flow_run(run.id)).state_name == "Cancelled"
+    assert not batch.closes()
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ import pytest
 from prefect import flow
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State, StateType
-from prefect.states import Running, Scheduled
+from prefect.exceptions import Abort
+from prefect.states import Cancelled, Running, Scheduled
 
 from blocks import clock, together
 from blocks.places import Places
@@ -109,3 +110,44 @@ async def test_where_nothing_runs_beside_nothing_is_waited_for(
         state = await propose(Scheduled(name="Wait"), run)
 
     assert state.name == "Wait"
+
+
+async def woken(client: PrefectClient, count: int) -> list[FlowRun]:
+    """So many runs that their worker has woken from a wait without taking them."""
+    runs = await running(client, count)
+    for run in runs:
+        await client.set_flow_run_state(run.id, Scheduled(name="Before"))
+    return [await client.read_flow_run(run.id) for run in runs]
+
+
+async def test_runs_that_are_only_woken_are_put_to_wait_again_together(
+    client: PrefectClient, requests: list[str]
+) -> None:
+    runs = await woken(client, 3)
+    requests.clear()
+
+    await side_by_side(runs)
+
+    assert requests == ["/flow_runs/bulk_set_state"]
+    assert {(await client.read_flow_run(run.id)).state_name for run in runs} == {"Wait"}
+
+
+@pytest.mark.parametrize("company", [0, 2], ids=["alone", "beside others"])
+async def test_a_woken_run_that_is_cancelled_meanwhile_ends_and_stays_so(
+    client: PrefectClient, company: int
+) -> None:
+    runs = await woken(client, 1 + company)
+    await client.set_flow_run_state(runs[0].id, Cancelled(), force=True)
+
+    first, *_others = await side_by_side(runs)
+
+    assert isinstance(first, Abort)
+    kinds = [(await client.read_flow_run(run.id)).state_name for run in runs]
+    assert kinds == ["Cancelled", *["Wait"] * company]
+
+
+async def test_a_woken_run_that_is_deleted_meanwhile_ends(client: PrefectClient) -> None:
+    (run,) = await woken(client, 1)
+    await client.delete_flow_run(run.id)
+
+    assert isinstance((await side_by_side([run]))[0], Abort)

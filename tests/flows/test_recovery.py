@@ -1,18 +1,21 @@
 """Runs that a dead worker left behind, in a real Prefect API; the workers are only its records."""
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from uuid import UUID, uuid4
 
 import pytest
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import FlowRun, State
-from prefect.states import Completed, Pending, Running
+from prefect.states import Completed, Pending, Running, Scheduled
 
+from blocks import clock
 from deployments import recovery
 from deployments.owner import Owner
-from deployments.recovery import recover
+from deployments.recovery import KEPT_AT_MOST, nobodys, recover
 from flows.daily_close import daily_close
+from flows.waiting import KEPT_BY
 
 ME = Owner("me", "0123")
 OTHER = Owner("other", "4567")
@@ -106,3 +109,38 @@ async def test_a_run_that_has_ended_is_left_alone(client: PrefectClient, pool: s
     await recover(client, pool, ME, executing=())
 
     assert (await read(client, run_id)).state_name == "Completed"
+
+
+def waiting(keeper: Owner | None, *, overdue: timedelta = timedelta(seconds=1)) -> FlowRun:
+    """A run that waits, kept by somebody, as a worker finds it."""
+    moment = clock.now() - overdue
+    message = f"until then{KEPT_BY}{keeper}" if keeper else "until then"
+    state: State[None] = Scheduled(scheduled_time=moment, message=message)
+    return FlowRun(flow_id=uuid4(), state=state, next_scheduled_start_time=moment)
+
+
+async def test_runs_that_a_living_worker_keeps_are_left_to_it(
+    client: PrefectClient, pool: str
+) -> None:
+    await beat(client, pool, OTHER)
+    kept, free = waiting(OTHER), waiting(None)
+
+    assert await nobodys(client, pool, ME, [kept, free]) == [free]
+
+
+@pytest.mark.parametrize(
+    ("keeper", "overdue"),
+    [
+        (Owner("never heard of", "89"), timedelta(seconds=1)),
+        (Owner(ME.worker, "before"), timedelta(seconds=1)),
+        (OTHER, KEPT_AT_MOST),
+    ],
+    ids=["it is dead", "it was this one before its restart", "it has let it lie for too long"],
+)
+async def test_runs_that_their_worker_will_not_wake_are_found_by_another(
+    client: PrefectClient, pool: str, keeper: Owner, overdue: timedelta
+) -> None:
+    await beat(client, pool, OTHER)
+    run = waiting(keeper, overdue=overdue)
+
+    assert await nobodys(client, pool, ME, [run]) == [run]
