@@ -2,10 +2,10 @@
 
 Prefect has no "sleep until"; a flow that sleeps holds a process and a worker slot, and is lost with
 either. So a run that must wait proposes `Scheduled` for itself at the moment it waits for, under
-the name of its wait, and ends. When the moment comes the worker that kept it wakes it, or any worker
-picks it up like any other scheduled run, and the flow begins again from its first line: whatever it
-did before the wait must be stored, and whatever moment it waits for must be derived from what is
-stored, never from "now".
+the name of its wait, and ends. When the moment comes its worker wakes it, or any picks it up like
+any other scheduled run, and the flow begins again from its first line: whatever it did before the
+wait must be stored, and whatever moment it waits for must be derived from what is stored, never
+from "now".
 """
 
 import asyncio
