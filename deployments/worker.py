@@ -56,7 +56,7 @@ HEARS_OF_CANCELLING = {
 HEARTBEAT_SECONDS = 10
 """How often a worker says that it lives, and looks for the runs of workers that do not."""
 
-SLOW_AFTER = 5.0
+SLOW_AFTER = 4.0
 """Seconds after which a run that was woken without being taken is taken after all."""
 
 
