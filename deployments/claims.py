@@ -42,9 +42,9 @@ async def wake(client: PrefectClient, runs: Sequence[FlowRun], me: Owner) -> lis
 
     Raises httpx.HTTPError where Prefect's API is away; what was taken then is found by recovery.
     """
-    kept = [run for run in runs if _is_kept(run, me)]
-    others = [run for run in runs if not _is_kept(run, me)]
-    return await _unchanged(client, kept) + await take(client, others, me)
+    kept = {run.id for run in runs if _is_kept(run, me)}
+    woken = await _unchanged(client, [run for run in runs if run.id in kept])
+    return woken + await take(client, [run for run in runs if run.id not in kept], me)
 
 
 async def take(client: PrefectClient, runs: Iterable[FlowRun], me: Owner) -> list[FlowRun]:
