@@ -76,7 +76,7 @@ async def propose(state: State[Any], run: FlowRun) -> State[Any]:
         return accepted
     async with get_client() as client:
         if _is_only_woken(run):
-            await _require_unchanged(client, run)
+            await require_unchanged(client, run)
         return await propose_state(client, state, flow_run_id=run.id)
 
 
@@ -84,7 +84,11 @@ def _is_only_woken(run: FlowRun) -> bool:
     return is_beside_others() and run.state is not None and run.state.is_scheduled()
 
 
-async def _require_unchanged(client: PrefectClient, run: FlowRun) -> None:
+async def require_unchanged(client: PrefectClient, run: FlowRun) -> None:
+    """Raise Abort if the run, which its worker woke without taking it, is not as it was found.
+
+    Prefect would have a run that somebody cancelled meanwhile wait again.
+    """
     try:
         stored = await client.read_flow_run(run.id)
     except ObjectNotFound:

@@ -24,6 +24,7 @@ from prefect.states import Scheduled
 from prefect.utilities.engine import propose_state
 
 from blocks import clock
+from blocks.proposals import require_unchanged
 from deployments.owner import Owner
 
 SILENT_FOR = timedelta(seconds=40)
@@ -92,6 +93,8 @@ async def give_back(client: PrefectClient, run: FlowRun, why: str) -> None:
     ahead = (run.expected_start_time or clock.now()) - AHEAD
     state: State[None] = Scheduled(name="HandedOver", message=why, scheduled_time=ahead)
     with suppress(Abort):  # somebody cancelled or deleted it in the meantime
+        if run.state and run.state.is_scheduled():
+            await require_unchanged(client, run)
         await propose_state(client, state, flow_run_id=run.id)
 
 

@@ -8,12 +8,12 @@ import pytest
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import FlowRun, State
-from prefect.states import Completed, Pending, Running, Scheduled
+from prefect.states import Cancelled, Completed, Pending, Running, Scheduled
 
 from blocks import clock
 from deployments import recovery
 from deployments.owner import Owner
-from deployments.recovery import KEPT_AT_MOST, nobodys, recover
+from deployments.recovery import KEPT_AT_MOST, give_back, nobodys, recover
 from flows.daily_close import daily_close
 from flows.waiting import KEPT_BY
 
@@ -144,3 +144,19 @@ async def test_runs_that_their_worker_will_not_wake_are_found_by_another(
     run = waiting(keeper, overdue=overdue)
 
     assert await nobodys(client, pool, ME, [run]) == [run]
+
+
+@pytest.mark.parametrize(
+    ("meanwhile", "ends_as"), [(None, "HandedOver"), (Cancelled(), "Cancelled")]
+)
+async def test_a_run_that_was_only_woken_is_given_back_unless_it_was_cancelled(
+    client: PrefectClient, pool: str, meanwhile: State[None] | None, ends_as: str
+) -> None:
+    run_id = await run_of(client, pool, ME, Scheduled(name="WaitForUpstream"))
+    woken = await read(client, run_id)
+    if meanwhile:
+        await client.set_flow_run_state(run_id, meanwhile, force=True)
+
+    await give_back(client, woken, "its worker was stopped")
+
+    assert (await read(client, run_id)).state_name == ends_as
