@@ -147,6 +147,7 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
         Prefect's worker would take as many as there are free places now, and then look away for
         ten seconds.
         """
+        # Twice: one that is executed now may wait again by when Prefect has answered, for longer.
         new = [it.flow_run for it in flow_run_response if it.flow_run.id not in self._executing]
         mine = await nobodys(self.client, self._work_pool_name, self._me, new)
         return [run for run in mine if run.id not in self._executing and self._due.add(run)]
@@ -181,7 +182,7 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
         try:
             waits = await self._execute(flow_run)
         except Exception:
-            # What is left Running is given back at the next heartbeat that finds Prefect.
+            # What is left Running is given back at the next heartbeat, what was only woken found.
             self._logger.exception("Run %s was interrupted.", flow_run.name)
             return
         if waits and flow_run.state:

@@ -10,7 +10,7 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.states import Cancelled, Pending
 
-from blocks import context
+from blocks import clock, context
 from blocks.places import Places
 from deployments.engine import NotPlainError, execute, require_plain
 from flows.daily_close import daily_close
@@ -92,6 +92,21 @@ async def test_a_run_that_its_worker_keeps_is_woken_without_any_change_of_its_st
     names = [state.name for state in await client.read_flow_run_states(run.id)]
     assert names[-3:] == ["WaitForUpstream", "ReplicationDelay", "Completed"]
     assert len(batch.requests("token.refresh")) == len(batch.closes()) == 1
+
+
+async def test_a_run_that_is_only_woken_tells_nothing_of_the_servers_clock(
+    client: PrefectClient, batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[object] = []
+    monkeypatch.setattr(clock, "compare", compared.append)
+    async with Places(1, owner="worker 0123").one():
+        run = await begin(client, batch)
+        assert len(compared) == 1
+        batch.clock.move_to(run.state.state_details.scheduled_time)
+        await execute(daily_close, run, client)
+
+    # Its state is as old as its wait was long.
+    assert len(compared) == 1
 
 
 async def test_a_run_that_is_cancelled_while_it_is_only_woken_does_not_wait_on(
