@@ -247,5 +247,4 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
 
 
 def _may_pass(error: httpx.HTTPError) -> bool:
-    refused = isinstance(error, httpx.HTTPStatusError) and error.response.is_client_error
-    return not refused
+    return not (isinstance(error, httpx.HTTPStatusError) and error.response.is_client_error)
