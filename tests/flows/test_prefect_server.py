@@ -1,13 +1,15 @@
 """What the Prefect server is started with."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import pendulum
 import pytest
 import sqlalchemy as sa
+from docket import Docket, Worker
 from prefect.client.orchestration import get_client
 from prefect.server.database.orm_models import (
     Base,
@@ -17,17 +19,28 @@ from prefect.server.database.orm_models import (
     ConcurrencyLimitV2,
     Deployment,
     DeploymentSchedule,
+    Event,
+    EventResource,
     Flow,
     WorkPool,
     WorkQueue,
 )
+from prefect.server.events.schemas.events import ReceivedEvent
+from prefect.server.events.storage.database import write_events
 from prefect.server.models import events
 from prefect.server.utilities.database import Timestamp
 from sqlalchemy import Dialect
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
-from deployments.prefect_server import bind_plain_datetime, look_in_the_session_first
+from deployments.prefect_server import (
+    LOOKING_EVERY,
+    bind_plain_datetime,
+    look_for_background_work_less_often,
+    look_in_the_session_first,
+    write_events_as_on_postgresql,
+)
 from flows.durations import parse_wait
 
 MAPPED: tuple[Any, ...] = (
@@ -121,6 +134,60 @@ def test_deployments_of_several_work_pools_are_read_with_all_they_refer_to(datab
             assert each.name == f"{each.work_queue.work_pool.name}-{each.work_queue.name}"
     assert len(deployments) == 4
     assert not made, "the server cannot ask for more once it writes its answer"
+
+
+@pytest.fixture
+async def sqlite_database() -> AsyncIterator[AsyncSession]:
+    write_events_as_on_postgresql()
+    engine = create_async_engine("sqlite+aiosqlite://")
+    tables = [Event.__table__, EventResource.__table__]
+    async with engine.begin() as connection:
+        await connection.run_sync(lambda it: Base.metadata.create_all(it, tables))
+    async with AsyncSession(engine) as session:
+        yield session
+    await engine.dispose()
+
+
+def happened(name: str) -> ReceivedEvent:
+    resource = {"prefect.resource.id": f"prefect.flow-run.{name}"}
+    related = [{"prefect.resource.id": "prefect.flow.1", "prefect.resource.role": "flow"}]
+    now = datetime.now(UTC)
+    return ReceivedEvent.model_validate(
+        {"id": uuid4(), "occurred": now, "event": name, "resource": resource, "related": related}
+    )
+
+
+async def test_events_are_stored_on_sqlite_by_one_statement_and_their_resources_by_another(
+    sqlite_database: AsyncSession,
+):
+    with queries(sqlite_database.sync_session) as made:
+        await write_events(sqlite_database, [happened(name) for name in ("begun", "ended")])
+    names = await sqlite_database.scalars(sa.select(Event.event))
+    assert set(names) == {"begun", "ended"}
+    resources = await sqlite_database.scalars(sa.select(EventResource.resource_id))
+    assert sorted(resources) == [
+        "prefect.flow-run.begun",
+        *["prefect.flow-run.ended", "prefect.flow.1", "prefect.flow.1"],
+    ]
+    assert len(made) == 2
+
+
+async def test_an_event_that_comes_twice_is_stored_once_on_sqlite(sqlite_database: AsyncSession):
+    begun, ended = happened("begun"), happened("ended")
+    await write_events(sqlite_database, [begun])
+    await write_events(sqlite_database, [begun, ended])
+    names = await sqlite_database.scalars(sa.select(Event.event))
+    assert sorted(names) == ["begun", "ended"]
+    resources = await sqlite_database.scalars(sa.select(EventResource.resource_id))
+    assert len(resources.all()) == 4
+
+
+async def test_background_work_is_looked_for_once_a_second(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Worker, "__init__", Worker.__init__)
+    look_for_background_work_less_often()
+    worker = Worker(Docket(name="idle", url="memory://idle"))
+    assert worker.scheduling_resolution == LOOKING_EVERY
+    assert worker.minimum_check_interval == LOOKING_EVERY
 
 
 @contextmanager
