@@ -22,21 +22,25 @@ from prefect.server.database.orm_models import (
     Event,
     EventResource,
     Flow,
+    Variable,
     WorkPool,
     WorkQueue,
 )
+from prefect.server.events import clients
 from prefect.server.events.schemas.events import ReceivedEvent
 from prefect.server.events.storage.database import write_events
-from prefect.server.models import events
+from prefect.server.models import events, variables
 from prefect.server.utilities.database import Timestamp
 from sqlalchemy import Dialect
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
+from blocks.binding import Binding
 from deployments.prefect_server import (
     LOOKING_EVERY,
     bind_plain_datetime,
+    emit_no_events_of_own_variables,
     look_for_background_work_less_often,
     look_in_the_session_first,
     write_events_as_on_postgresql,
@@ -47,6 +51,8 @@ MAPPED: tuple[Any, ...] = (
     *(BlockType, BlockSchema, BlockDocument),
     *(Flow, Deployment, DeploymentSchedule, ConcurrencyLimitV2, WorkPool, WorkQueue),
 )
+
+IDS = [("acme", "eod"), ("Ünï Tenant", "a-b"), ("---", "!")]
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
@@ -188,6 +194,23 @@ async def test_background_work_is_looked_for_once_a_second(monkeypatch: pytest.M
     worker = Worker(Docket(name="idle", url="memory://idle"))
     assert worker.scheduling_resolution == LOOKING_EVERY
     assert worker.minimum_check_interval == LOOKING_EVERY
+
+
+@pytest.mark.parametrize("change", ["created", "updated", "deleted"])
+async def test_no_events_are_emitted_of_the_variables_that_closes_keep_for_themselves(
+    change: str, monkeypatch: pytest.MonkeyPatch
+):
+    emitting = f"emit_variable_{change}_event"
+    monkeypatch.setattr(variables, emitting, getattr(variables, emitting))
+    monkeypatch.setattr(clients, "PrefectServerEventsClient", clients.AssertingEventsClient)
+    clients.AssertingEventsClient.reset()
+    emit_no_events_of_own_variables()
+    own = [f"{kind}-{Binding(*ids).slug}" for kind in ("lock", "batch-close") for ids in IDS]
+    others = ["lock", "lock-door", "batch-close-hours", f"door-{own[0]}"]
+    for name in own + others:
+        await getattr(variables, emitting)(Variable(id=uuid4(), name=name, value=1, tags=[]))
+    told = [event for client in clients.AssertingEventsClient.all for event in client.events]
+    assert [event.resource.name for event in told] == others
 
 
 @contextmanager
