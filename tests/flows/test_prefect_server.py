@@ -1,5 +1,6 @@
 """What the Prefect server is started with."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -41,7 +42,7 @@ from deployments.prefect_server import (
     LOOKING_EVERY,
     bind_plain_datetime,
     emit_no_events_of_own_variables,
-    look_for_background_work_less_often,
+    let_background_work_rest,
     look_in_the_session_first,
     write_events_as_on_postgresql,
 )
@@ -188,12 +189,37 @@ async def test_an_event_that_comes_twice_is_stored_once_on_sqlite(sqlite_databas
     assert len(resources.all()) == 4
 
 
-async def test_background_work_is_looked_for_once_a_second(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(Worker, "__init__", Worker.__init__)
-    look_for_background_work_less_often()
-    worker = Worker(Docket(name="idle", url="memory://idle"))
+@pytest.fixture
+async def background(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Docket]:
+    for changed in ("__init__", "_cancellation_listener"):
+        monkeypatch.setattr(Worker, changed, getattr(Worker, changed))
+    let_background_work_rest()
+    async with Docket(name="idle", url="memory://idle") as docket:
+        yield docket
+
+
+async def test_background_work_is_looked_for_once_a_second(background: Docket):
+    worker = Worker(background)
     assert worker.scheduling_resolution == LOOKING_EVERY
     assert worker.minimum_check_interval == LOOKING_EVERY
+
+
+async def test_background_work_is_done_though_nobody_listens_for_its_cancelling(
+    background: Docket, monkeypatch: pytest.MonkeyPatch
+):
+    done = []
+
+    async def work() -> None:
+        done.append("work")
+
+    monkeypatch.setattr(Docket, "_pubsub", None)  # to listen would fail
+    soon = timedelta(milliseconds=10)
+    await background.add(work)()
+    async with Worker(
+        background, minimum_check_interval=soon, scheduling_resolution=soon
+    ) as worker:
+        await asyncio.wait_for(worker.run_until_finished(), timeout=5)
+    assert done == ["work"]
 
 
 @pytest.mark.parametrize("change", ["created", "updated", "deleted"])
