@@ -48,8 +48,7 @@ ENOUGH = 100
 
 HEARS_OF_CANCELLING = {
     PREFECT_WORKER_ENABLE_CANCELLATION: True,
-    # Prefect tells at once; this is for when its events do not come through.
-    PREFECT_WORKER_CANCELLATION_POLL_SECONDS: 10,
+    PREFECT_WORKER_CANCELLATION_POLL_SECONDS: 10,  # for when Prefect's events do not come through
 }
 """What people expect, and Prefect leaves to the process that a run has elsewhere."""
 
@@ -144,13 +143,14 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
     ) -> list[FlowRun]:
         """Remember the runs that are due, in their order; each is taken when its turn comes.
 
-        Prefect's worker would take as many as there are free places now, and then look away for
-        ten seconds.
+        Prefect's worker would take as many as there are places, and look away for ten seconds.
         """
         # Twice: one that is executed now may wait again by when Prefect has answered, for longer.
-        new = [it.flow_run for it in flow_run_response if it.flow_run.id not in self._executing]
+        held = self._executing.keys() | self._taking
+        new = [it.flow_run for it in flow_run_response]
         mine = await nobodys(self.client, self._work_pool_name, self._me, new)
-        return [run for run in mine if run.id not in self._executing and self._due.add(run)]
+        held |= self._executing.keys() | self._taking
+        return [run for run in mine if run.id not in held and self._due.add(run)]
 
     async def _serve(self) -> None:
         """Take the runs that are due, a few at a time, and execute them as places become free."""
