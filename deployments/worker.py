@@ -155,7 +155,7 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
     async def _serve(self) -> None:
         """Take the runs that are due, a few at a time, and execute them as places become free."""
         while True:
-            runs = await self._due.next(self._batch)
+            runs = [r for r in await self._due.next(self._batch) if r.id not in self._executing]
             # From before they are taken, or they would seem to have been left behind.
             self._taking = {run.id for run in runs}
             self._held_lately |= self._taking
