@@ -28,12 +28,16 @@ class DueRuns:
         """How many are due and not taken yet."""
         return sum(due <= clock.now() for due, _ in self._runs.values())
 
+    def knows(self, run: FlowRun) -> bool:
+        """Whether the run is remembered for its scheduled time."""
+        known = self._runs.get(run.id)
+        return known is not None and known[0] == run.next_scheduled_start_time
+
     def add(self, run: FlowRun) -> bool:
         """Remember the run for its scheduled time; False if that was known already."""
-        due = run.next_scheduled_start_time or clock.now()
-        known = self._runs.get(run.id)
-        if known and known[0] == due:
+        if self.knows(run):
             return False
+        due = run.next_scheduled_start_time or clock.now()
         self._runs[run.id] = (due, _packed(run))
         heapq.heappush(self._order, (due, next(self._numbers), run.id))
         self._changed.set()

@@ -12,6 +12,7 @@ from uuid import UUID
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import (
     FlowRunFilter,
+    FlowRunFilterId,
     FlowRunFilterState,
     FlowRunFilterStateType,
     WorkPoolFilter,
@@ -24,7 +25,7 @@ from prefect.states import Scheduled
 from prefect.utilities.engine import propose_state
 
 from blocks import clock
-from blocks.proposals import require_unchanged
+from blocks.proposals import AT_ONCE, require_unchanged
 from deployments.owner import Owner
 
 SILENT_FOR = timedelta(seconds=40)
@@ -69,13 +70,28 @@ async def recover(
 async def nobodys(
     client: PrefectClient, pool: str, me: Owner, found: Sequence[FlowRun]
 ) -> list[FlowRun]:
-    """Those of the runs that were found waiting which no other living worker of the pool keeps."""
+    """Those of the runs that were found waiting which no other living worker of the pool keeps.
+
+    Each that has begun before comes with its state, which says so.
+    """
+    found = await _with_states(client, found)
     kept = [run for run in found if _is_kept_by_another(run, me)]
     if not kept:
         return list(found)
     living = _living(await client.read_workers_for_work_pool(pool))
     left = {run.id for run in kept if (keeper := Owner.keeping(run)) and keeper.worker in living}
     return [run for run in found if run.id not in left]
+
+
+async def _with_states(client: PrefectClient, found: Sequence[FlowRun]) -> list[FlowRun]:
+    """The runs as they are stored: what Prefect tells a worker that polls has no state."""
+    bare = [run.id for run in found if run.run_count and run.state is None]
+    stored: dict[UUID, FlowRun] = {}
+    for first in range(0, len(bare), AT_ONCE):
+        wanted = FlowRunFilter(id=FlowRunFilterId(any_=bare[first : first + AT_ONCE]))
+        stored |= {run.id: run for run in await client.read_flow_runs(flow_run_filter=wanted)}
+    whole = [stored.get(run.id, run) for run in found]
+    return [run for run in whole if not run.run_count or (run.state and run.state.is_scheduled())]
 
 
 def _is_kept_by_another(run: FlowRun, me: Owner) -> bool:

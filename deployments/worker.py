@@ -147,7 +147,7 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
         """
         # Twice: one that is executed now may wait again by when Prefect has answered, for longer.
         held = self._executing.keys() | self._taking
-        new = [it.flow_run for it in flow_run_response]
+        new = [it.flow_run for it in flow_run_response if not self._due.knows(it.flow_run)]
         mine = await nobodys(self.client, self._work_pool_name, self._me, new)
         held |= self._executing.keys() | self._taking
         return [run for run in mine if run.id not in held and self._due.add(run)]
