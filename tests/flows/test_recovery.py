@@ -128,6 +128,33 @@ async def test_runs_that_a_living_worker_keeps_are_left_to_it(
     assert await nobodys(client, pool, ME, [kept, free]) == [free]
 
 
+async def polled_while_it_waits(client: PrefectClient, pool: str, keeper: Owner) -> FlowRun:
+    run_id = await run_of(client, pool, keeper, Running())
+    message = f"until then{KEPT_BY}{keeper}"
+    waits: State[None] = Scheduled(scheduled_time=clock.now(), message=message)
+    await client.set_flow_run_state(run_id, waits)
+    (found,) = await client.get_scheduled_flow_runs_for_work_pool(
+        pool, scheduled_before=clock.now() + timedelta(seconds=10)
+    )
+    return found.flow_run
+
+
+async def test_a_run_that_a_poll_tells_of_is_left_to_its_living_keeper(
+    client: PrefectClient, pool: str
+) -> None:
+    await beat(client, pool, OTHER)
+    run = await polled_while_it_waits(client, pool, OTHER)
+    assert await nobodys(client, pool, ME, [run]) == []
+
+
+async def test_a_run_that_a_poll_tells_of_comes_with_its_keeper(
+    client: PrefectClient, pool: str
+) -> None:
+    run = await polled_while_it_waits(client, pool, ME)
+    (found,) = await nobodys(client, pool, ME, [run])
+    assert Owner.keeping(found) == ME
+
+
 @pytest.mark.parametrize(
     ("keeper", "overdue"),
     [
