@@ -1,6 +1,7 @@
 """What the Prefect server is started with."""
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,6 +10,7 @@ from uuid import uuid4
 import pendulum
 import pytest
 import sqlalchemy as sa
+from docket import Docket, Worker
 from prefect.client.orchestration import get_client
 from prefect.server.database.orm_models import (
     Base,
@@ -18,23 +20,31 @@ from prefect.server.database.orm_models import (
     ConcurrencyLimitV2,
     Deployment,
     DeploymentSchedule,
+    Event,
+    EventResource,
     Flow,
     Variable,
     WorkPool,
     WorkQueue,
 )
 from prefect.server.events import clients
+from prefect.server.events.schemas.events import ReceivedEvent
+from prefect.server.events.storage.database import write_events
 from prefect.server.models import events, variables
 from prefect.server.utilities.database import Timestamp
 from sqlalchemy import Dialect
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
 from blocks.binding import Binding
 from deployments.prefect_server import (
+    LOOKING_EVERY,
     bind_plain_datetime,
     emit_no_events_of_own_variables,
+    let_background_work_rest,
     look_in_the_session_first,
+    write_events_as_on_postgresql,
 )
 from flows.durations import parse_wait
 
@@ -133,6 +143,85 @@ def test_deployments_of_several_work_pools_are_read_with_all_they_refer_to(datab
     assert not made, "the server cannot ask for more once it writes its answer"
 
 
+@pytest.fixture
+async def sqlite_database() -> AsyncIterator[AsyncSession]:
+    write_events_as_on_postgresql()
+    engine = create_async_engine("sqlite+aiosqlite://")
+    tables = [Event.__table__, EventResource.__table__]
+    async with engine.begin() as connection:
+        await connection.run_sync(lambda it: Base.metadata.create_all(it, tables))
+    async with AsyncSession(engine) as session:
+        yield session
+    await engine.dispose()
+
+
+def happened(name: str) -> ReceivedEvent:
+    resource = {"prefect.resource.id": f"prefect.flow-run.{name}"}
+    related = [{"prefect.resource.id": "prefect.flow.1", "prefect.resource.role": "flow"}]
+    now = datetime.now(UTC)
+    return ReceivedEvent.model_validate(
+        {"id": uuid4(), "occurred": now, "event": name, "resource": resource, "related": related}
+    )
+
+
+async def test_events_are_stored_on_sqlite_by_one_statement_and_their_resources_by_another(
+    sqlite_database: AsyncSession,
+):
+    with queries(sqlite_database.sync_session) as made:
+        await write_events(sqlite_database, [happened(name) for name in ("begun", "ended")])
+    names = await sqlite_database.scalars(sa.select(Event.event))
+    assert set(names) == {"begun", "ended"}
+    resources = await sqlite_database.scalars(sa.select(EventResource.resource_id))
+    assert sorted(resources) == [
+        "prefect.flow-run.begun",
+        *["prefect.flow-run.ended", "prefect.flow.1", "prefect.flow.1"],
+    ]
+    assert len(made) == 2
+
+
+async def test_an_event_that_comes_twice_is_stored_once_on_sqlite(sqlite_database: AsyncSession):
+    begun, ended = happened("begun"), happened("ended")
+    await write_events(sqlite_database, [begun])
+    await write_events(sqlite_database, [begun, ended])
+    names = await sqlite_database.scalars(sa.select(Event.event))
+    assert sorted(names) == ["begun", "ended"]
+    resources = await sqlite_database.scalars(sa.select(EventResource.resource_id))
+    assert len(resources.all()) == 4
+
+
+@pytest.fixture
+async def background(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Docket]:
+    for changed in ("__init__", "_cancellation_listener"):
+        monkeypatch.setattr(Worker, changed, getattr(Worker, changed))
+    let_background_work_rest()
+    async with Docket(name="idle", url="memory://idle") as docket:
+        yield docket
+
+
+async def test_background_work_is_looked_for_once_a_second(background: Docket):
+    worker = Worker(background)
+    assert worker.scheduling_resolution == LOOKING_EVERY
+    assert worker.minimum_check_interval == LOOKING_EVERY
+
+
+async def test_background_work_is_done_though_nobody_listens_for_its_cancelling(
+    background: Docket, monkeypatch: pytest.MonkeyPatch
+):
+    done = []
+
+    async def work() -> None:
+        done.append("work")
+
+    monkeypatch.setattr(Docket, "_pubsub", None)  # to listen would fail
+    soon = timedelta(milliseconds=10)
+    await background.add(work)()
+    async with Worker(
+        background, minimum_check_interval=soon, scheduling_resolution=soon
+    ) as worker:
+        await asyncio.wait_for(worker.run_until_finished(), timeout=5)
+    assert done == ["work"]
+
+
 @pytest.mark.parametrize("change", ["created", "updated", "deleted"])
 async def test_no_events_are_emitted_of_the_variables_that_closes_keep_for_themselves(
     change: str, monkeypatch: pytest.MonkeyPatch
@@ -142,8 +231,7 @@ async def test_no_events_are_emitted_of_the_variables_that_closes_keep_for_thems
     monkeypatch.setattr(clients, "PrefectServerEventsClient", clients.AssertingEventsClient)
     clients.AssertingEventsClient.reset()
     emit_no_events_of_own_variables()
-    kinds = ("lock", "configure", "batch-close")
-    own = [f"{kind}-{Binding(*ids).slug}" for kind in kinds for ids in IDS]
+    own = [f"{kind}-{Binding(*ids).slug}" for kind in ("lock", "batch-close") for ids in IDS]
     others = ["lock", "lock-door", "batch-close-hours", f"door-{own[0]}"]
     for name in own + others:
         await getattr(variables, emitting)(Variable(id=uuid4(), name=name, value=1, tags=[]))
