@@ -38,14 +38,13 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
 from blocks.binding import Binding
-from deployments.prefect_server import (
-    LOOKING_EVERY,
-    bind_plain_datetime,
+from deployments.prefect_server.background import LOOKING_EVERY, let_background_work_rest
+from deployments.prefect_server.database import bind_plain_datetime
+from deployments.prefect_server.events import (
     emit_no_events_of_own_variables,
-    let_background_work_rest,
-    look_in_the_session_first,
     write_events_as_on_postgresql,
 )
+from deployments.prefect_server.reads import look_in_the_session_first
 from flows.durations import parse_wait
 
 MAPPED: tuple[Any, ...] = (
