@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
+import aiosqlite
 import pendulum
 import pytest
 import sqlalchemy as sa
@@ -34,12 +35,14 @@ from prefect.server.models import events, variables
 from prefect.server.utilities.database import Timestamp
 from sqlalchemy import Dialect
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.dialects.sqlite.aiosqlite import AsyncAdapt_aiosqlite_cursor
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
 from blocks.binding import Binding
 from deployments.prefect_server.background import LOOKING_EVERY, let_background_work_rest
-from deployments.prefect_server.database import bind_plain_datetime
+from deployments.prefect_server.database import ask_in_one_go, bind_plain_datetime
 from deployments.prefect_server.events import (
     emit_no_events_of_own_variables,
     write_events_as_on_postgresql,
@@ -152,6 +155,54 @@ async def sqlite_database() -> AsyncIterator[AsyncSession]:
     async with AsyncSession(engine) as session:
         yield session
     await engine.dispose()
+
+
+@pytest.fixture
+async def asked_in_one_go(
+    sqlite_database: AsyncSession, monkeypatch: pytest.MonkeyPatch
+) -> AsyncConnection:
+    monkeypatch.setattr(AsyncAdapt_aiosqlite_cursor, "execute", AsyncAdapt_aiosqlite_cursor.execute)
+    ask_in_one_go()
+    connection = await sqlite_database.connection()
+    await connection.exec_driver_sql("CREATE TABLE number (it INTEGER PRIMARY KEY)")
+    return connection
+
+
+async def test_a_statement_on_sqlite_takes_its_connections_thread_once(
+    asked_in_one_go: AsyncConnection, monkeypatch: pytest.MonkeyPatch
+):
+    taken = []
+    execute = aiosqlite.Connection._execute  # noqa: SLF001
+
+    async def note(self: Any, *called: Any) -> Any:
+        taken.append(called)
+        return await execute(self, *called)
+
+    monkeypatch.setattr(aiosqlite.Connection, "_execute", note)
+    added = await asked_in_one_go.exec_driver_sql("INSERT INTO number VALUES (?), (?)", (7, 8))
+    found = await asked_in_one_go.exec_driver_sql("SELECT it FROM number ORDER BY it")
+    assert len(taken) == 2
+    assert (added.rowcount, added.lastrowid) == (2, 8)
+    assert [*found.keys()] == ["it"]
+    assert found.all() == [(7,), (8,)]
+
+
+async def test_what_sqlite_refuses_is_raised_as_ever_and_the_next_statement_is_answered(
+    asked_in_one_go: AsyncConnection,
+):
+    await asked_in_one_go.exec_driver_sql("INSERT INTO number VALUES (7)")
+    with pytest.raises(IntegrityError, match="UNIQUE constraint failed"):
+        await asked_in_one_go.exec_driver_sql("INSERT INTO number VALUES (7)")
+    found = await asked_in_one_go.exec_driver_sql("SELECT it FROM number")
+    assert found.all() == [(7,)]
+
+
+async def test_rows_that_are_streamed_are_still_fetched_a_few_at_a_time(
+    asked_in_one_go: AsyncConnection,
+):
+    endless = "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n) SELECT i FROM n"
+    async with asked_in_one_go.stream(sa.text(endless)) as rows:
+        assert [row.i for row in await rows.fetchmany(3)] == [1, 2, 3]
 
 
 def happened(name: str) -> ReceivedEvent:
