@@ -10,16 +10,17 @@ It is `prefect server start`, with twelve differences.
   asks the database again for each of its queries. A fifth less of what it costs to write a grant,
   and a fifteenth of what most changes of state do.
 - A run's state is changed without reading its work queue, its deployment's schedules and that one's
-  work queue, which nothing that decides about it asks for: a quarter less of what it costs.
+  work queue, which nothing that decides about it asks for: a quarter less of what it costs, on
+  SQLite.
 - A block that was just written is not read again to tell others of it, by two recursive queries
   that Prefect builds each time: a third less of what it costs to write a grant.
 - The database's driver is given Python's own datetimes. Prefect gives it pendulum's; asyncpg
   subtracts from each, which takes pendulum 13 microseconds instead of less than one, and a close
   writes some hundreds.
 - Garbage is collected in a thread beside the event loop, once a second, and not after every
-  few hundred objects: a sixth less of what a close costs. And on SQLite a locked database leaves a
-  cursor behind, whose freeing waits for its connection: collected in the middle of the loop, the
-  whole server stands still for a minute.
+  few hundred objects: a sixth less of what a close costs. And a cursor that SQLAlchemy leaves
+  behind, as it does where SQLite is locked, waits for its connection to be freed: collected in the
+  middle of the loop, the whole server stands still for a minute.
 - On SQLite, every transaction asks for the right to write when it begins, and waits for it. Prefect
   3.8 begins most of them as readers; when two such want to write, SQLite refuses one at once
   ("database is locked", https://www.sqlite.org/lang_transaction.html), and whoever asked begins
