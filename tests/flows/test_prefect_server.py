@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -49,6 +48,7 @@ from deployments.prefect_server.events import (
 )
 from deployments.prefect_server.reads import look_in_the_session_first
 from flows.durations import parse_wait
+from tests.flows.queries import queries
 
 MAPPED: tuple[Any, ...] = (
     *(BlockType, BlockSchema, BlockDocument),
@@ -287,17 +287,3 @@ async def test_no_events_are_emitted_of_the_variables_that_closes_keep_for_thems
         await getattr(variables, emitting)(Variable(id=uuid4(), name=name, value=1, tags=[]))
     told = [event for client in clients.AssertingEventsClient.all for event in client.events]
     assert [event.resource.name for event in told] == others
-
-
-@contextmanager
-def queries(database: Session) -> Iterator[list[str]]:
-    """What is asked of the database meanwhile."""
-    made: list[str] = []
-
-    def note(*called: Any) -> None:
-        made.append(called[2])
-
-    engine = database.get_bind()
-    sa.event.listen(engine, "before_cursor_execute", note)
-    yield made
-    sa.event.remove(engine, "before_cursor_execute", note)

@@ -1,13 +1,11 @@
 """What the Prefect server reads to change a state and to write a block: enough, and no more."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-import sqlalchemy as sa
 from prefect import flow
 from prefect.blocks.system import Secret
 from prefect.client.orchestration import PrefectClient, get_client
@@ -37,6 +35,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from deployments.prefect_server import reads
 from deployments.prefect_server.reads import read_block_document_by_id
+from tests.flows.queries import queries
 
 VALUE = "the refresh token"
 
@@ -86,7 +85,7 @@ async def test_neither_work_queue_nor_schedules_are_read_to_change_a_state(datab
     run = await stored_run(database)
     nightly = [states.Running(), states.Scheduled(name="WaitForUpstream"), states.Completed()]
     await propose(database, run, states.Pending())  # its first event tells of the queue
-    with queries(database) as made:
+    with queries(database.sync_session) as made:
         for state in nightly:
             assert await propose(database, run, state) == SetStateStatus.ACCEPT
     assert any("FROM deployment" in asked for asked in made)
@@ -181,7 +180,7 @@ async def test_a_plain_block_reads_as_it_does_with_prefects_own_queries(
     database: AsyncSession, schema: BlockSchema, include_secrets: bool
 ):
     block = await stored_block(database, of=schema, name="grant")
-    with queries(database) as made:
+    with queries(database.sync_session) as made:
         ours = await read_block_document_by_id(database, block.id, include_secrets=include_secrets)
     assert not any("RECURSIVE" in asked for asked in made)
     own = await read_as_prefect_does(database, block.id, include_secrets=include_secrets)
@@ -208,17 +207,3 @@ async def test_a_block_that_refers_to_another_is_read_with_it(
 
 async def test_a_block_that_is_not_there_is_none(database: AsyncSession):
     assert await read_block_document_by_id(database, uuid4()) is None
-
-
-@contextmanager
-def queries(database: AsyncSession) -> Iterator[list[str]]:
-    """What is asked of the database meanwhile."""
-    made: list[str] = []
-
-    def note(*called: Any) -> None:
-        made.append(called[2])
-
-    engine = database.sync_session.get_bind()
-    sa.event.listen(engine, "before_cursor_execute", note)
-    yield made
-    sa.event.remove(engine, "before_cursor_execute", note)
