@@ -26,6 +26,7 @@ from benchmarks.installation import installed, postgres_port
 from benchmarks.meter import Meter
 from benchmarks.ways import BatchClose
 from blocks import clock
+from blocks.binding import Binding
 from blocks.proposals import AT_ONCE, set_states
 from deployments import postgres
 from deployments.demo import create_work_pool
@@ -83,21 +84,16 @@ async def _requests(
     yield "take, in a group", _in_groups(client, runs, Pending(name="Resuming"))
     yield "complete, alone", _each(runs, lambda run: client.set_flow_run_state(run, Completed()))
     yield "name", _each(runs, lambda run: client.set_flow_run_name(run, f"acme/eod {run}"))
+    own = [f"lock-{Binding(f'tenant-{number}', 'eod').slug}" for number in numbers]
     yield (
-        "variable: create",
-        _each(
-            numbers,
-            lambda it: client.create_variable(VariableCreate(name=f"v-{it}", value=CONTEXT)),
-        ),
+        "variable of a binding: create",
+        _each(own, lambda name: client.create_variable(VariableCreate(name=name, value=CONTEXT))),
     )
     yield (
-        "variable: write",
-        _each(
-            numbers,
-            lambda it: client.update_variable(VariableUpdate(name=f"v-{it}", value=CONTEXT)),
-        ),
+        "variable of a binding: write",
+        _each(own, lambda name: client.update_variable(VariableUpdate(name=name, value=CONTEXT))),
     )
-    yield "variable: delete", _each(numbers, lambda it: client.delete_variable_by_name(f"v-{it}"))
+    yield "variable of a binding: delete", _each(own, client.delete_variable_by_name)
     yield "Secret block: create", _each(numbers, lambda it: Secret(value=GRANT).asave(f"s-{it}"))
     secret = await client.read_block_document_by_name("s-0", "secret")
     yield (
