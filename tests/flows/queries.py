@@ -18,5 +18,7 @@ def queries(database: Session) -> Iterator[list[str]]:
 
     engine = database.get_bind()
     sa.event.listen(engine, "before_cursor_execute", note)
-    yield made
-    sa.event.remove(engine, "before_cursor_execute", note)
+    try:
+        yield made
+    finally:
+        sa.event.remove(engine, "before_cursor_execute", note)
