@@ -6,7 +6,7 @@ import signal
 import sys
 from asyncio.subprocess import DEVNULL, Process
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -26,6 +26,24 @@ IDLE = {
 
 TELLING = re.compile(r"\((blocks|flows|deployments|docket|prefect(?!/cli|/__main__))/")
 """Code whose callees are of interest; those of an event loop or a web framework are everything."""
+
+KINDS = {
+    "collecting garbage": re.compile(r"^_collect \(deployments/"),
+    "events": re.compile(r"\((prefect|deployments)/\S*(events|messaging|task_run_recorder)\b"),
+    "changes of state": re.compile(
+        r"set_flow_run_state|propose_state|prefect/server/orchestration"
+    ),
+    "Secret blocks": re.compile(r"block_document"),
+    "variables": re.compile(r"/_?variables?\b"),
+    "artifacts": re.compile(r"/_?artifacts?\b"),
+    "logging": re.compile(r"\((prefect/logging|logging|rich)/"),
+    "HTTP as a client": re.compile(r"\((httpx|httpcore)/"),
+    "HTTP as a server": re.compile(
+        r"\((fastapi|starlette|uvicorn|websockets|prefect/server/utilities/server)"
+    ),
+    "database, for any of these": re.compile(r"\((sqlalchemy|asyncpg|aiosqlite)/"),
+}
+"""What a sample is taken for: the first of these that any function in its stack belongs to."""
 
 
 @asynccontextmanager
@@ -47,9 +65,10 @@ async def profiled(installation: Installation, target: Path | None) -> AsyncIter
 
 
 def summary(name: str, stacks: Iterable[str]) -> str:
-    """The functions in which most samples were taken, and those in or under which most were."""
+    """In which functions most samples were taken, in or under which, and for what they were."""
     own: Counter[str] = Counter()
     under: Counter[str] = Counter()
+    kinds: Counter[str] = Counter()
     for line in stacks:
         frames, _, count = line.rpartition(" ")
         functions = frames.split(";")
@@ -57,10 +76,17 @@ def summary(name: str, stacks: Iterable[str]) -> str:
             continue
         own[functions[-1]] += int(count)
         under.update(dict.fromkeys(filter(TELLING.search, functions), int(count)))
+        kinds[_kind(functions)] += int(count)
     total = own.total()
     lists = [_listed(f"{name}: in the function itself", own, total)]
     lists += [_listed(f"{name}: in it and in what it calls", under, total)]
+    lists += [_listed(f"{name}: for", kinds, total)]
     return "\n\n".join(lists)
+
+
+def _kind(functions: Sequence[str]) -> str:
+    kinds = (kind for kind, those in KINDS.items() if any(map(those.search, functions)))
+    return next(kinds, "anything else")
 
 
 def _listed(title: str, counts: Counter[str], total: int) -> str:

@@ -198,6 +198,21 @@ def test_a_recursive_function_counts_once_in_each_sample_of_a_profile() -> None:
     assert "100.0%  walk" in under
 
 
+def test_a_sample_of_a_profile_counts_for_one_kind_of_work_and_the_unknown_for_another() -> None:
+    requested = "_run (asyncio/events.py:1);create_variable (prefect/server/api/variables.py:55)"
+    answered = "run (fastapi/routing.py:1);send (uvicorn/h11_impl.py:2)"
+    asked = f"{requested};execute (sqlalchemy/engine.py:3)"
+    shown = summary(
+        "server", [f"{asked} 5", f"{answered} 3", "execute (asyncpg/x.py:1) 1", "main 1"]
+    )
+    assert shown.split("\n\n")[2].splitlines()[1:] == [
+        " 50.0%  variables",
+        " 30.0%  HTTP as a server",
+        " 10.0%  database, for any of these",
+        " 10.0%  anything else",
+    ]
+
+
 def test_waiting_is_no_work_in_a_profile() -> None:
     shown = summary("worker", ["main;EpollSelector.select (selectors.py:451) 99", "main;read 1"])
     assert "100.0%  read" in shown
