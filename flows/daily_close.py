@@ -27,7 +27,7 @@ from blocks.orders import Closed, OrdersError, Snapshot, idempotency_key
 from flows.contract import DailyOrdersBatchCloseConfigRequest
 from flows.night import Night, NightError, TooLateError
 from flows.step import step
-from flows.waiting import PREFECT_TROUBLE, go_on_later, kept, wait_until
+from flows.waiting import PREFECT_TROUBLE, go_on_later, wait_until
 
 UNKNOWN = "The close was sent, but its answer was lost: look in the Orders API whether it happened."
 
@@ -43,7 +43,7 @@ async def run_batch(night: Night) -> None:
 
 async def wait_for_upstream(night: Night) -> None:
     """Wait until upstream systems are done, counted from the scheduled start."""
-    await wait_until(night.upstream_done_at, name="WaitForUpstream", keep=night.packed)
+    await wait_until(night.upstream_done_at, name="WaitForUpstream")
     night.refuse_late()
 
 
@@ -65,7 +65,7 @@ async def prepare_batch_snapshot(night: Night) -> Snapshot:
 
 async def replication_delay(night: Night) -> None:
     """Wait until the snapshot has reached every replica, counted from when it was taken."""
-    await wait_until(night.replicated_at, name="ReplicationDelay", keep=night.packed)
+    await wait_until(night.replicated_at, name="ReplicationDelay")
     night.refuse_late()
 
 
@@ -192,9 +192,7 @@ async def _open_night(
     # A plain datetime, because pendulum's own class divides differently.
     start = datetime.fromisoformat(planned.isoformat()) if planned else clock.now()
     by_schedule = run is not None and run.auto_scheduled
-    return await Night.open(
-        binding, configured, started_for=start, by_schedule=by_schedule, packed=kept()
-    )
+    return await Night.open(binding, configured, started_for=start, by_schedule=by_schedule)
 
 
 def _key(night: Night, operation: str) -> str:

@@ -52,13 +52,11 @@ class Night:
         *,
         started_for: datetime,
         by_schedule: bool,
-        packed: str = "",
     ) -> Self:
         """Find the night that a run is for, and what earlier runs of it have done.
 
         A run that somebody started by hand is for the latest occurrence that had come by
-        `started_for`, its scheduled start. `packed` is the night as it was before a wait in this
-        process, where it is known.
+        `started_for`, its scheduled start.
 
         Raises NotConfiguredError and NothingDueError.
         """
@@ -71,17 +69,9 @@ class Night:
                 f"Nothing is due for {binding} yet: its first close is due at"
                 f" {request.recurrence.first.isoformat()}."
             )
-        if packed:
-            context = Context.model_validate_json(packed)
-            return cls(binding, request, occurrence, context, is_refreshed=True)
         night = cls(binding, request, occurrence, await contexts.load(binding))
         night.is_refreshed = bool(night.snapshot_id)
         return night
-
-    @property
-    def packed(self) -> str:
-        """All that `open` cannot find out again by itself, of a night that is refreshed."""
-        return self.context.model_dump_json(exclude_none=True)
 
     @property
     def recurrence(self) -> Recurrence:

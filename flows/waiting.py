@@ -2,10 +2,9 @@
 
 Prefect has no "sleep until"; a flow that sleeps holds a process and a worker slot, and is lost with
 either. So a run that must wait proposes `Scheduled` for itself at the moment it waits for, under
-the name of its wait, and ends. When the moment comes its worker wakes it, or any picks it up like
-any other scheduled run, and the flow begins again from its first line: whatever it did before the
-wait must be stored, and whatever moment it waits for must be derived from what is stored, never
-from "now".
+the name of its wait, and ends. When the moment comes any worker picks it up like any other
+scheduled run, and the flow begins again from its first line: whatever it did before the wait must
+be stored, and whatever moment it waits for must be derived from what is stored, never from "now".
 """
 
 import asyncio
@@ -13,16 +12,14 @@ import logging
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import NoReturn
-from uuid import UUID
 
 import httpx
-from cachetools import LRUCache
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import FlowRunContext
 from prefect.exceptions import Pause
 from prefect.states import Scheduled
 
-from blocks import clock, places
+from blocks import clock
 from blocks.lock import LockedError
 from blocks.proposals import propose
 
@@ -40,20 +37,12 @@ BEGIN_AGAIN = timedelta(seconds=10)
 SLEPT_IN_PLACE = timedelta(seconds=3)
 """A wait this short costs less slept than ended and begun again."""
 
-KEPT_BY = ", kept by "
-"""Follows the moment in the state of a run that waits, if a worker keeps it; then its name."""
 
-_kept: LRUCache[UUID, tuple[UUID, str]] = LRUCache(10_000)
-
-
-async def wait_until(moment: datetime, *, name: str, keep: str = "") -> None:
+async def wait_until(moment: datetime, *, name: str) -> None:
     """Return at `moment` (aware), or at once if it has passed.
 
     A longer wait of a deployed run raises `prefect.exceptions.Pause`, which ends the run's process
     in the Prefect state `name`; the run comes back here, from the flow's first line, at `moment`.
-    What it is to `keep`, it finds with `kept` if the same process wakes it, and nobody else has had
-    it in the meantime; so that must be no more than what is stored. It is text, because thousands
-    wait at once.
 
     Called directly from Python (no deployment, so no worker that would pick it up again) the flow
     sleeps in its own process.
@@ -65,16 +54,7 @@ async def wait_until(moment: datetime, *, name: str, keep: str = "") -> None:
         if run is None or run.deployment_id is None or left <= SLEPT_IN_PLACE:
             await asyncio.sleep(left.total_seconds())
         else:
-            await _end_run_until(moment, name, run, keep)
-
-
-def kept() -> str:
-    """What this run kept in memory for its wait, if it is woken from that very wait; or ""."""
-    context = FlowRunContext.get()
-    run = context.flow_run if context else None
-    state_id, text = _kept.pop(run.id, (None, "")) if run else (None, "")
-    # Our worker's runs show the state that they were found in.
-    return text if run and state_id == run.state_id else ""
+            await _end_run_until(moment, name, run)
 
 
 async def go_on_later(trouble: Exception) -> None:
@@ -95,15 +75,10 @@ async def go_on_later(trouble: Exception) -> None:
     raise trouble
 
 
-async def _end_run_until(moment: datetime, name: str, run: FlowRun, keep: str = "") -> NoReturn:
+async def _end_run_until(moment: datetime, name: str, run: FlowRun) -> NoReturn:
     message = f"until {moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
-    if keep and places.owner():
-        message += f"{KEPT_BY}{places.owner()}"
     waiting: State[None] = Scheduled(name=name, scheduled_time=moment, message=message)
-    state = await propose(waiting, run)
-    if keep:
-        _kept[run.id] = (state.id, keep)
-    raise Pause(state=state)
+    raise Pause(state=await propose(waiting, run))
 
 
 def _calm(record: logging.LogRecord) -> bool:
