@@ -5,8 +5,9 @@ times as much as one for all. Only for runs that a worker executes side by side:
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from functools import partial
 from itertools import islice
 from typing import Generic, TypeVar
 from weakref import WeakKeyDictionary
@@ -17,6 +18,8 @@ from blocks.places import is_beside_others
 
 GATHERED_FOR = 0.2
 """Seconds for which whoever asks first waits for company."""
+
+_logger = logging.getLogger(__name__)
 
 Asked = TypeVar("Asked")
 Answer = TypeVar("Answer")
@@ -51,7 +54,7 @@ class Together(Generic[Asked, Answer]):
         if not waiting:
             asking = asyncio.create_task(self._ask_for(waiting))
             self._asking.add(asking)
-            asking.add_done_callback(self._asking.discard)
+            asking.add_done_callback(partial(self._done, waiting))
         answer: asyncio.Future[Answer | None] = asyncio.get_running_loop().create_future()
         waiting[wanted] = answer
         return await answer
@@ -63,9 +66,31 @@ class Together(Generic[Asked, Answer]):
             answers: Mapping[Asked, Answer] = {}
             try:
                 if len(some) > 1:
-                    with suppress(httpx.HTTPError, ValueError):  # who asks alone learns more
-                        answers = await self._ask(list(some))
+                    answers = await self._ask_or_none(list(some))
             finally:
-                for wanted, answer in some.items():
-                    if not answer.done():
-                        answer.set_result(answers.get(wanted))
+                _answer(some, answers)
+
+    async def _ask_or_none(self, some: list[Asked]) -> Mapping[Asked, Answer]:
+        try:
+            return dict(await self._ask(some))
+        except (httpx.HTTPError, ValueError):
+            pass  # who asks alone learns more
+        except Exception as error:  # noqa: BLE001 - whatever it is, all of them wait for an answer
+            # Only its kind: what it says may quote what was read.
+            _logger.warning(
+                "Reading for several failed, each reads alone: %s", type(error).__name__
+            )
+        return {}
+
+    def _done(self, waiting: _Waiting[Asked, Answer], asking: asyncio.Task[None]) -> None:
+        """Send off whoever still waits for an asking that was cancelled, even before it began."""
+        self._asking.discard(asking)
+        if asking.cancelled() or asking.exception():
+            _answer(waiting, {})
+            waiting.clear()
+
+
+def _answer(waiting: _Waiting[Asked, Answer], answers: Mapping[Asked, Answer]) -> None:
+    for wanted, answer in waiting.items():
+        if not answer.done():
+            answer.set_result(answers.get(wanted))

@@ -103,3 +103,62 @@ async def test_without_company_nobody_waits() -> None:
 
     assert await Together(ask, most=50).get(1) is None
     assert await side_by_side(lambda: Together(ask, most=50).get(1)) == [None]
+
+
+FAILURES = [KeyError("nobody counts on it"), RuntimeError("broken"), asyncio.CancelledError()]
+
+
+@pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: type(failure).__name__)
+async def test_whatever_asking_raises_everyone_is_answered_and_later_ones_begin_anew(
+    failure: BaseException,
+) -> None:
+    asked: list[list[int]] = []
+
+    async def ask(numbers: list[int]) -> dict[int, str]:
+        asked.append(numbers)
+        if len(asked) == 1:
+            raise failure
+        return dict.fromkeys(numbers, "it")
+
+    shared = Together(ask, most=2)
+
+    async with asyncio.timeout(5):
+        first = await side_by_side(*(lambda n=n: shared.get(n) for n in range(6)))
+        later = await side_by_side(*(lambda n=n: shared.get(n) for n in (7, 8)))
+
+    assert first[:2] == [None, None]
+    assert later == ["it", "it"]
+
+
+@pytest.mark.parametrize("after", [0, 0.001], ids=["before it begins", "while it gathers"])
+async def test_where_asking_is_cancelled_nobody_waits_for_ever(after: float) -> None:
+    async def ask(numbers: list[int]) -> dict[int, str]:
+        return dict.fromkeys(numbers, "it")
+
+    shared = Together(ask, most=2)
+
+    async def cancel() -> None:
+        await asyncio.sleep(after)
+        for asking in list(shared._asking):  # noqa: SLF001 - nobody else holds it
+            asking.cancel()
+
+    async with asyncio.timeout(5):
+        wanted = [lambda n=n: shared.get(n) for n in range(3)]
+        first = await side_by_side(*wanted, cancel)
+        later = await side_by_side(*wanted)
+
+    assert first == [None] * 4
+    assert later == ["it", "it", None]
+
+
+async def test_a_surprising_failure_is_logged_without_what_it_quotes(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def ask(_numbers: list[int]) -> dict[int, str]:
+        raise KeyError("canary")
+
+    shared = Together(ask, most=50)
+    await side_by_side(*(lambda n=n: shared.get(n) for n in range(2)))
+
+    assert "KeyError" in caplog.text
+    assert "canary" not in caplog.text
