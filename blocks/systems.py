@@ -5,7 +5,9 @@ import time
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
+import httpx
 from prefect.blocks.core import Block
+from pydantic import ValidationError
 
 from blocks.oauth import OAuthServer
 from blocks.orders import OrdersApi
@@ -53,11 +55,36 @@ async def _load(kind: type[AnyBlock]) -> AnyBlock:
 
 
 async def _read(kind: type[AnyBlock]) -> AnyBlock:
+    slug = kind.get_block_type_slug()
     try:
         return await kind.aload(DOCUMENT)
-    except ValueError:
-        # "from None": a validation error quotes the document, and that holds the client's secret.
+    except Exception as error:  # noqa: BLE001 - Prefect has no type of its own for what can be wrong
+        # Prefect wraps both in a RuntimeError, its own API being away and a failed validation.
+        causes = (error, error.__cause__)
+        away = next((cause for cause in causes if isinstance(cause, httpx.HTTPError)), None)
+        invalid = next((cause for cause in causes if isinstance(cause, ValidationError)), None)
+    # Raised out here: a validation error holds the document, and that holds the client's secret.
+    if away:
+        raise away
+    if invalid:
+        faults = _faults(invalid, kind)
         raise NotSavedError(
-            f"There is no usable {kind.get_block_type_slug()} block named {DOCUMENT!r}:"
-            " save one in the Prefect UI under Blocks, or see the README."
-        ) from None
+            f"The {slug} block named {DOCUMENT!r} is saved but not valid ({faults}):"
+            " mend it in the Prefect UI under Blocks and save it again, or see the README."
+        )
+    raise NotSavedError(
+        f"There is no usable {slug} block named {DOCUMENT!r}:"
+        " save one in the Prefect UI under Blocks, or see the README."
+    )
+
+
+def _faults(invalid: ValidationError, kind: type[Block]) -> str:
+    """What is wrong, in our own words or by the name of the field; never with what it holds."""
+    faults: dict[str, None] = {}
+    for fault in invalid.errors(include_url=False, include_input=False, include_context=False):
+        place = fault["loc"][0] if fault["loc"] else ""
+        if fault["type"] == "value_error":  # raised by our own validators, which quote no value
+            faults[fault["msg"].removeprefix("Value error, ")] = None
+        elif place in kind.model_fields:
+            faults[str(place)] = None
+    return "; ".join(faults) or "it is not what this version saves"
