@@ -1,41 +1,56 @@
 """The one place that looks at the clock, so that tests can set it.
 
 It shows the Prefect server's time: machines whose clocks disagree must agree on when a wait is
-over, or a night would be closed early on one of them.
+over, or a night would be closed early on one of them. Between two answers of the server it goes on
+by a clock that nobody corrects, so a machine whose own clock is put right is not misled.
 """
 
 import time
-from collections import deque
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
-TOLERANCE = timedelta(seconds=2)
-"""So much is not worth correcting: it may as well be the time that an answer took."""
+LOOK_BACK = 180.0
+"""Seconds before the newest answer in which others count beside it: the server's clock is
+corrected too, so an answer is not good for ever."""
 
-_BOOT: int | None = getattr(time, "CLOCK_BOOTTIME", None)
+# On macOS CLOCK_MONOTONIC goes on through sleep, which time.monotonic() does not.
+_UNSTEPPED: int | None = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
 
-_ahead: deque[timedelta] = deque(maxlen=100)
+_answers: list[tuple[float, float]] = []
+"""When an answer came, by elapsed(), and the server's time when elapsed() was 0, as it says.
+
+Only those that may still be the best: in the order in which they came, the server's time falls.
+"""
 
 
 def now() -> datetime:
-    """The present moment, aware, in UTC."""
-    return datetime.now(UTC) - _correction()
+    """The present moment, aware, in UTC: the server's, or the machine's until that is known.
+
+    It is late by what the quickest of the recent answers took, and never early: unless the server's
+    own clock was set back less than LOOK_BACK ago.
+    """
+    if not _answers:
+        return datetime.now(UTC)
+    _, server_began = _answers[0]
+    return datetime.fromtimestamp(server_began + elapsed(), UTC)
 
 
 def compare(server_moment: datetime) -> None:
-    """Learn how far this machine's clock is ahead: the server has just said that it is so late."""
-    _ahead.append(datetime.now(UTC) - server_moment)
+    """Learn the server's time: it has just said that it is so late."""
+    came = elapsed()
+    server_began = server_moment.timestamp() - came
+    # An answer that took its time makes the server look late; so the one that has it latest counts.
+    better = [
+        (earlier, began)
+        for earlier, began in _answers
+        if began > server_began and came - earlier <= LOOK_BACK
+    ]
+    _answers[:] = [*better, (came, server_began)]  # at once: other threads ask for the time
 
 
 def elapsed() -> float:
     """Seconds on a clock that no correction steps; only differences mean anything.
 
-    For measuring silences and leases. Where the system can tell (Linux), the time that a machine
-    was suspended counts.
+    For measuring silences and leases. Where the system can tell (Linux, macOS), the time that a
+    machine was suspended counts.
     """
-    return time.monotonic() if _BOOT is None else time.clock_gettime(_BOOT)
-
-
-def _correction() -> timedelta:
-    # An answer that took its time makes our clock look further ahead than it is; so the smallest.
-    ahead = min(_ahead, default=timedelta(0))
-    return ahead if abs(ahead) > TOLERANCE else timedelta(0)
+    return time.monotonic() if _UNSTEPPED is None else time.clock_gettime(_UNSTEPPED)
