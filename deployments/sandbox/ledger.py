@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from itertools import islice
 from typing import Literal, NamedTuple
 
+from deployments.sandbox.overlaps import Overlaps
 from deployments.sandbox.settings import Clock
 from deployments.sandbox.shapes import BindingCloses, Close, Event, Plan, Verdict
 
@@ -16,6 +17,14 @@ class Binding(NamedTuple):
 
     tenant: str
     batch: str
+
+
+class Asker(NamedTuple):
+    """Whose work a request is for, and which process sent it, as far as it says so."""
+
+    tenant: str | None
+    batch: str | None
+    process: str | None
 
 
 class Snapshot(NamedTuple):
@@ -52,6 +61,7 @@ class Ledger:
         self._keys: dict[tuple[Binding, datetime, str], str] = {}
         self._events: deque[Event] = deque(maxlen=events_kept)
         self._last_event = 0
+        self.overlaps = Overlaps()
 
     def plan(self, plan: Plan) -> None:
         """Learns when a binding's work is due; a later plan replaces an earlier one."""
@@ -61,15 +71,20 @@ class Ledger:
             timedelta(seconds=plan.replication_delay_seconds),
         )
 
-    def count(self, what: Literal["configured", "refreshed", "reuse"]) -> None:
+    def count(self, what: Literal["configured", "refreshed", "reuse", "presented_twice"]) -> None:
         """Counts one thing that the OAuth server saw."""
         self._counts[what] += 1
 
-    def key(self, binding: Binding, operation: str, key: str) -> None:
-        """Judges whether all requests for an occurrence's operation carry the same key."""
+    def night(self, binding: Binding) -> tuple[Binding, datetime] | None:
+        """The binding's latest occurrence that has come, if a plan tells."""
         timetable = self._timetables.get(binding)
         occurrence = timetable.occurrence_at(self._clock()) if timetable else None
-        if occurrence and self._keys.setdefault((binding, occurrence, operation), key) != key:
+        return (binding, occurrence) if occurrence else None
+
+    def key(self, binding: Binding, operation: str, key: str) -> None:
+        """Judges whether all requests for an occurrence's operation carry the same key."""
+        night = self.night(binding)
+        if night and self._keys.setdefault((*night, operation), key) != key:
             self._counts["rekeyed"] += 1
 
     def snapshot(self, binding: Binding, snapshot_id: str) -> Snapshot:
@@ -108,7 +123,7 @@ class Ledger:
     def note(
         self,
         kind: str,
-        binding: tuple[str | None, str | None],
+        asker: Asker,
         *,
         status: int | None,
         error: str | None = None,
@@ -116,22 +131,22 @@ class Ledger:
     ) -> None:
         """Notes how a request was answered; `status` None means that nothing was answered."""
         self._last_event += 1
-        tenant, batch = binding
         event = Event(
             number=self._last_event,
             at=self._clock(),
             kind=kind,
-            tenant_id=tenant,
-            batch_id=batch,
+            tenant_id=asker.tenant,
+            batch_id=asker.batch,
             status=status,
             error=error,
             fault=fault,
+            process=asker.process,
         )
         self._events.append(event)
 
     def verdict(self) -> Verdict:
         """The counts so far."""
-        return Verdict(**self._counts)
+        return Verdict(**self._counts, overlapping=self.overlaps.count)
 
     def closes(self) -> list[BindingCloses]:
         """Every binding that has closed at least once, with its closes."""

@@ -8,7 +8,7 @@ from starlette.routing import Route
 
 from deployments.sandbox.client_auth import ClientAuthenticator
 from deployments.sandbox.forms import Form, read_form, required
-from deployments.sandbox.gateway import Gateway
+from deployments.sandbox.gateway import Call, Gateway
 from deployments.sandbox.ledger import Ledger
 from deployments.sandbox.replies import Body, RefusedError, Reply
 from deployments.sandbox.settings import SandboxSettings
@@ -65,8 +65,9 @@ class OAuthServer:
         form = await read_form(request)
         if form.get("grant_type") == "refresh_token":
             return await self._refresh(request, form)
-        tenant = self._tokens.subject_tenant(form.get("subject_token"))
-        call = self._gateway.receive(request, "token.exchange", tenant)
+        subject_token = form.get("subject_token")
+        tenant = self._tokens.subject_tenant(subject_token)
+        call = self._gateway.receive(request, "token.exchange", tenant, work=subject_token)
         return await self._gateway.answer(call, self._for_client(request, form, self._exchanged))
 
     async def revoke(self, request: Request) -> Response:
@@ -85,12 +86,16 @@ class OAuthServer:
         return await self._gateway.answer(call, work)
 
     async def _refresh(self, request: Request, form: Form) -> Response:
-        tenant = self._tokens.refresh_tenant(form.get("refresh_token"))
-        call = self._gateway.receive(request, "token.refresh", tenant)
+        token = form.get("refresh_token")
+        grant = self._tokens.refresh_grant(token)
+        tenant = grant.tenant if grant else None
+        call = self._gateway.receive(request, "token.refresh", tenant, work=grant)
+        if self._tokens.is_presented_twice(token, call.process):
+            self._ledger.count("presented_twice")
         # A reply without a refresh token tells the client to keep the old one (RFC 6749 6),
         # so the server that leaves it out must not have replaced it.
         rotate = call.fault is None or call.fault.kind != "no_refresh_token"
-        work = self._for_client(request, form, lambda form: self._refreshed(form, rotate=rotate))
+        work = self._for_client(request, form, lambda form: self._refreshed(form, call, rotate))
         return await self._gateway.answer(call, work)
 
     def _for_client(
@@ -113,9 +118,10 @@ class OAuthServer:
         self._ledger.count("configured")
         return Reply(200, self._exchange_body(issued))
 
-    def _refreshed(self, form: Form, *, rotate: bool) -> Reply:
+    def _refreshed(self, form: Form, call: Call, rotate: bool) -> Reply:
+        token = required(form, "refresh_token")
         try:
-            issued = self._tokens.refresh(required(form, "refresh_token"), rotate=rotate)
+            issued = self._tokens.refresh(token, rotate=rotate, process=call.process)
         except ReusedTokenError:
             self._ledger.count("reuse")
             why = "the refresh token was used before: the grant is revoked"

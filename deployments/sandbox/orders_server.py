@@ -55,7 +55,8 @@ class OrdersServer:
         act: Callable[[Asked], Reply],
     ) -> Response:
         tenant, batch = (asked.tenant_id, asked.batch_id) if asked else (None, None)
-        call = self._gateway.receive(request, endpoint, tenant, batch)
+        night = self._ledger.night(Binding(asked.tenant_id, asked.batch_id)) if asked else None
+        call = self._gateway.receive(request, endpoint, tenant, batch, night)
         key = read_key(request.headers.get("idempotency-key"))
         with self._keys.hold(tenant, key) as free:
 

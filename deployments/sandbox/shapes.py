@@ -110,6 +110,11 @@ class Verdict(BaseModel):
         double_close: Closes that took effect in an occurrence already closed.
         early: Snapshots and closes that took effect before their due moment.
         rekeyed: Requests for work of an occurrence that came under another key before.
+        overlapping: Nights, grants and callers' tokens on which two processes worked at once:
+            `deployments.sandbox.overlaps.Overlaps` says what that means.
+        presented_twice: Requests with a refresh token that was replaced before, for another
+            process, or for the same one 60 seconds ago or longer. Until then a process may repeat
+            a refresh whose reply was lost.
     """
 
     configured: int = 0
@@ -119,6 +124,8 @@ class Verdict(BaseModel):
     double_close: int = 0
     early: int = 0
     rekeyed: int = 0
+    overlapping: int = 0
+    presented_twice: int = 0
 
 
 class Close(Shape):
@@ -147,6 +154,7 @@ class Event(Shape):
         status: The HTTP status answered; None when the connection was dropped instead.
         error: The `error` member of the answer, if it had one.
         fault: The kind of the fault that was played, if one was.
+        process: The process that asked, as its User-Agent names it; None where it names none.
     """
 
     number: int
@@ -157,3 +165,4 @@ class Event(Shape):
     status: int | None
     error: str | None
     fault: str | None
+    process: str | None = None

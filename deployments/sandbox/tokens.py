@@ -17,7 +17,11 @@ class ReusedTokenError(UnknownTokenError):
     """A refresh token was presented again after it had been replaced."""
 
 
-@dataclass(slots=True)
+REPEATED_WITHIN = timedelta(seconds=60)
+"""So long a process may repeat a refresh whose reply was lost on the way."""
+
+
+@dataclass(slots=True, eq=False)
 class Grant:
     """What one exchange gave: all its tokens work until the grant is revoked."""
 
@@ -29,6 +33,7 @@ class Grant:
 class _RefreshToken:
     grant: Grant
     consumed_at: datetime | None = None
+    consumed_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +75,21 @@ class TokenStore:
 
     def refresh_tenant(self, token: str | None) -> str | None:
         """Whose refresh token this is or was."""
+        grant = self.refresh_grant(token)
+        return grant.tenant if grant else None
+
+    def refresh_grant(self, token: str | None) -> Grant | None:
+        """The grant that this refresh token belongs to, or belonged to."""
         known = self._refresh.get(token or "")
-        return known.grant.tenant if known else None
+        return known.grant if known else None
+
+    def is_presented_twice(self, token: str | None, process: str | None) -> bool:
+        """Whether this refresh token was replaced before, not just now for the same process."""
+        known = self._refresh.get(token or "")
+        if known is None or known.consumed_at is None or None in {process, known.consumed_by}:
+            return False
+        is_repeated_in_time = self._clock() < known.consumed_at + REPEATED_WITHIN
+        return known.consumed_by != process or not is_repeated_in_time
 
     def access_tenant(self, token: str) -> str:
         """Whose access token this is; raises UnknownTokenError unless it works now."""
@@ -88,12 +106,13 @@ class TokenStore:
         grant = Grant(tenant)
         return Issued(self._new_access_token(grant), self._new_refresh_token(grant))
 
-    def refresh(self, token: str, *, rotate: bool = True) -> Issued:
+    def refresh(self, token: str, *, rotate: bool = True, process: str | None = None) -> Issued:
         """Gives a fresh access token for a refresh token that works.
 
         Args:
             token: The refresh token presented.
             rotate: False leaves the refresh token as it is, this once.
+            process: Who presents it, if it says so.
 
         Raises:
             ReusedTokenError: The token was replaced before; its whole grant is revoked now.
@@ -109,7 +128,8 @@ class TokenStore:
             raise UnknownTokenError
         if self._rotation == "none" or not rotate:
             return Issued(self._new_access_token(known.grant), None)
-        known.consumed_at = known.consumed_at or self._clock()
+        if known.consumed_at is None:
+            known.consumed_at, known.consumed_by = self._clock(), process
         return Issued(self._new_access_token(known.grant), self._new_refresh_token(known.grant))
 
     def revoke(self, token: str) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote_plus
 
 import httpx
@@ -20,7 +20,7 @@ from joserfc.jwk import ECKey
 
 from deployments.sandbox.client import SandboxClient
 from deployments.sandbox.serving import running_sandbox
-from deployments.sandbox.settings import SandboxSettings
+from deployments.sandbox.settings import Rotation, SandboxSettings
 from deployments.sandbox.shapes import Endpoint, FaultKind
 
 EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
@@ -45,11 +45,12 @@ class HandClock:
 class Caller(SandboxClient):
     """The client under the sandbox's eyes: plain requests, no cleverness."""
 
-    def __init__(self, url: str, clock: HandClock) -> None:
+    def __init__(self, url: str, clock: HandClock, process: str = "") -> None:
         super().__init__(url)
         self.url = url
         self.clock = clock
-        self.http = httpx.Client(base_url=url, trust_env=False)
+        agent = {"User-Agent": f"daily-orders-batch-close/0.1.0 (process {process})"}
+        self.http = httpx.Client(base_url=url, trust_env=False, headers=agent if process else {})
         self.basic = ("batch-close", "sandbox-secret")
 
     def token(self, form: dict[str, str], **options: Any) -> httpx.Response:
@@ -98,6 +99,12 @@ def started(**settings: Any) -> Iterator[Caller]:
     running = running_sandbox(SandboxSettings(**settings), clock)
     with running as url, Caller(url, clock) as caller, caller.http:
         yield caller
+
+
+@contextmanager
+def process_beside(caller: Caller, name: str) -> Iterator[Caller]:
+    with Caller(caller.url, caller.clock, name * 32) as process, process.http:
+        yield process
 
 
 @pytest.fixture(scope="module")
@@ -410,6 +417,185 @@ def test_events_tell_what_was_answered_and_never_a_token() -> None:
         assert [event.number for event in caller.events(after=3)] == [4]
         everything = str(caller.events())
         assert not any(prefix in everything for prefix in ("at-", "rt-", "st-"))
+
+
+# Which process works on what
+
+
+@pytest.fixture
+def night(planned: Caller) -> Iterator[tuple[Caller, Caller, str]]:
+    """Two processes, when the first night's snapshot is due, and an access token."""
+    planned.clock.now = ELEVEN_PM + 15 * MINUTE
+    token = str(planned.exchange().json()["access_token"])
+    with process_beside(planned, "a") as first, process_beside(planned, "b") as second:
+        yield first, second, token
+
+
+@contextmanager
+def during(slow: Callable[[], object], endpoint: Endpoint, caller: Caller) -> Iterator[None]:
+    """The block runs while the slow request is being answered."""
+    caller.fault(endpoint, "slow", seconds=0.4)
+    with ThreadPoolExecutor() as pool:
+        asked = pool.submit(slow)
+        time.sleep(0.15)
+        yield
+        asked.result()
+
+
+def test_an_event_tells_which_process_asked() -> None:
+    with started() as caller, process_beside(caller, "a") as process:
+        process.refresh("x")
+        caller.refresh("x")
+        assert [event.process for event in caller.events()] == ["a" * 32, None]
+
+
+@pytest.mark.parametrize("operation", ["prepareSnapshot", "close"])
+def test_two_processes_that_ask_for_one_night_at_the_same_moment_overlap(
+    night: tuple[Caller, Caller, str], operation: Literal["prepareSnapshot", "close"]
+) -> None:
+    first, second, token = night
+    endpoint: Endpoint = f"orders.{operation}"  # type: ignore[assignment]
+    body = {"snapshotId": "x"} if operation == "close" else {}
+    with during(lambda: first.orders(operation, token, "k", **body), endpoint, first):
+        second.snapshot(token, "snapshot")
+    assert first.verdict().overlapping == 1
+
+
+def test_two_processes_that_refresh_one_grant_at_the_same_moment_overlap() -> None:
+    with started() as caller, process_beside(caller, "a") as first:
+        with process_beside(caller, "b") as second:
+            token = caller.exchange().json()["refresh_token"]
+            with during(lambda: first.refresh(token), "token.refresh", caller):
+                second.refresh(token)
+        assert caller.verdict().overlapping == 1
+
+
+def test_a_refresh_of_another_grant_of_the_tenant_does_not_overlap() -> None:
+    with started() as caller, process_beside(caller, "a") as first:
+        with process_beside(caller, "b") as second:
+            mine, other = (caller.exchange().json()["refresh_token"] for _ in range(2))
+            with during(lambda: first.refresh(mine), "token.refresh", caller):
+                second.refresh(other)
+        assert caller.verdict().overlapping == 0
+
+
+def test_two_processes_that_exchange_one_callers_token_at_the_same_moment_overlap() -> None:
+    with started() as caller, process_beside(caller, "a") as first:
+        with process_beside(caller, "b") as second:
+            form = {"grant_type": EXCHANGE, "subject_token_type": ACCESS_TOKEN}
+            form["subject_token"] = caller.subject_token("acme")
+            with during(lambda: first.token(form), "token.exchange", caller):
+                second.token(form)
+        assert caller.verdict().overlapping == 1
+
+
+def test_a_process_that_goes_on_with_a_night_that_was_taken_over_overlaps_once(
+    night: tuple[Caller, Caller, str],
+) -> None:
+    first, second, token = night
+    snapshot_id = first.snapshot(token, "snapshot")
+    second.snapshot(token, "snapshot")
+    first.clock.now += 5 * MINUTE
+    first.close(token, "close", snapshot_id)
+    second.close(token, "close", snapshot_id)
+    assert first.verdict().overlapping == 1
+
+
+def test_a_night_taken_over_after_a_kill_does_not_overlap_with_what_the_dead_one_asked(
+    night: tuple[Caller, Caller, str],
+) -> None:
+    first, second, token = night
+    first.fault("orders.prepareSnapshot", "slow", seconds=1)
+    with pytest.raises(httpx.ReadTimeout):
+        first.http.post(
+            "/orders/batches/prepareSnapshot",
+            json={"tenantId": "acme", "batchId": "daily"},
+            headers={"Authorization": f"Bearer {token}", "Idempotency-Key": "snapshot"},
+            timeout=0.2,
+        )
+    time.sleep(0.2)
+    still_held = second.orders("prepareSnapshot", token, "snapshot")
+    assert still_held.status_code == 409
+    assert first.verdict().overlapping == 0
+
+
+def test_a_night_closed_by_hand_while_the_scheduled_run_only_waits_does_not_overlap(
+    night: tuple[Caller, Caller, str],
+) -> None:
+    waiting, by_hand, token = night
+    snapshot_id = waiting.snapshot(token, "snapshot")
+    waiting.clock.now += 5 * MINUTE
+    by_hand.close(token, "close", snapshot_id).raise_for_status()
+    assert waiting.verdict().overlapping == 0
+
+
+def test_a_process_that_repeats_its_own_request_does_not_overlap(
+    night: tuple[Caller, Caller, str],
+) -> None:
+    process, _, token = night
+    with during(lambda: process.snapshot(token, "k"), "orders.prepareSnapshot", process):
+        process.orders("prepareSnapshot", token, "k")
+    assert process.verdict().overlapping == 0
+
+
+def test_processes_that_take_turns_by_the_night_do_not_overlap(
+    night: tuple[Caller, Caller, str],
+) -> None:
+    first, second, token = night
+    for process in first, second, first:
+        close_at(process, process.clock.now, token, delay=5 * MINUTE)
+        process.clock.now += DAY
+    assert first.verdict().overlapping == 0
+
+
+def test_who_says_no_process_or_has_no_plan_is_not_judged(
+    night: tuple[Caller, Caller, str], planned: Caller
+) -> None:
+    first, second, token = night
+    with during(lambda: first.snapshot(token, "k"), "orders.prepareSnapshot", first):
+        planned.orders("prepareSnapshot", token, "other key")
+        second.orders("prepareSnapshot", token, "unplanned", batchId="unplanned")
+    assert first.verdict().overlapping == 0
+
+
+# Refresh tokens presented twice
+
+
+@pytest.mark.parametrize("rotation", ["strict", "grace"])
+def test_a_replaced_refresh_token_from_another_process_is_presented_twice(
+    rotation: Rotation,
+) -> None:
+    with started(rotation=rotation) as caller, process_beside(caller, "a") as first:
+        token = caller.exchange().json()["refresh_token"]
+        first.refresh(token)
+        with process_beside(caller, "b") as second:
+            second.refresh(token)
+        assert caller.verdict().presented_twice == 1
+
+
+@pytest.mark.parametrize(("seconds", "counted"), [(59, 0), (60, 1)])
+def test_a_process_may_repeat_a_refresh_whose_reply_was_lost_within_a_minute(
+    seconds: int, counted: int
+) -> None:
+    with started() as caller, process_beside(caller, "a") as process:
+        token = caller.exchange().json()["refresh_token"]
+        caller.fault("token.refresh", "reset_after")
+        with pytest.raises(httpx.ReadError):
+            process.refresh(token)
+        caller.clock.now += timedelta(seconds=seconds)
+        process.refresh(token)
+        assert caller.verdict().presented_twice == counted
+
+
+def test_a_refresh_token_that_was_not_replaced_is_not_presented_twice() -> None:
+    with started(rotation="none") as caller, process_beside(caller, "a") as first:
+        token = caller.exchange().json()["refresh_token"]
+        caller.fault("token.refresh", "status")
+        for _ in range(2):
+            first.refresh(token)
+        with process_beside(caller, "b") as second:
+            second.refresh(token)
+        assert caller.verdict().presented_twice == 0
 
 
 # Faults
