@@ -18,6 +18,7 @@ from blocks.orders.errors import (
     OrdersUnavailableError,
     OrdersUnprocessableError,
     OrdersUnreadableReplyError,
+    OrdersUnsendableError,
 )
 from blocks.orders.idempotency import idempotency_key
 from blocks.orders.pace import Pace
@@ -41,6 +42,7 @@ __all__ = [
     "OrdersUnavailableError",
     "OrdersUnprocessableError",
     "OrdersUnreadableReplyError",
+    "OrdersUnsendableError",
     "Pace",
     "Snapshot",
     "TokenSource",

@@ -2,11 +2,13 @@
 
 from typing import ClassVar, Self
 
+import httpx
 from prefect.blocks.core import Block
 from pydantic import HttpUrl, PrivateAttr
 
 from blocks.http import Reply
 from blocks.orders.call import Call, TokenSource
+from blocks.orders.errors import OrdersUnsendableError
 from blocks.orders.idempotency import header_value
 from blocks.orders.pace import Pace
 from blocks.orders.paths import fill_path
@@ -49,8 +51,8 @@ class OrdersApi(OrdersSettings, Block):
 
         Raises:
             OrdersUnavailableError: No definite answer; running the night again is safe.
+            OrdersUnsendableError: An id cannot stand in the path, or the key in a header.
             OrdersError: Any other of the family: the operation was refused, or it failed.
-            ValueError: An id cannot stand in the path, or the key in a header.
         """
         ids = {"tenantId": tenant_id, "batchId": batch_id}
         progress = Progress("prepareDailyBatchSnapshot", self.max_attempts)
@@ -86,8 +88,8 @@ class OrdersApi(OrdersSettings, Block):
         Raises:
             OrdersUnavailableError: No definite answer; running the night again is safe.
             BatchAlreadyClosedError: The batch is closed, and not by us as far as one can tell.
+            OrdersUnsendableError: An id cannot stand in the path, or the key in a header.
             OrdersError: Any other of the family: the operation was refused, or it failed.
-            ValueError: An id cannot stand in the path, or the key in a header.
         """
         ids = {"tenantId": tenant_id, "batchId": batch_id, "snapshotId": snapshot_id}
         progress = Progress("closeDailyBatch", self.max_attempts, snapshot_id, maybe_done=resumed)
@@ -102,13 +104,22 @@ class OrdersApi(OrdersSettings, Block):
         access_token: TokenSource,
         idempotency_key: str,
     ) -> Reply:
+        unsendable = None
+        try:
+            url = httpx.URL(self.base_url.rstrip("/") + fill_path(path, ids))
+            key_header = header_value(idempotency_key, quoted=self.quote_idempotency_key)
+        except (ValueError, httpx.InvalidURL) as error:
+            # An InvalidURL tells of its length: ids may be as long as their sender likes.
+            unsendable = OrdersUnsendableError(progress.operation, f"was not sent, as {error}")
+        if unsendable:
+            raise unsendable
         call = Call(
             settings=self,
             pace=self._pace,
             progress=progress,
-            url=self.base_url.rstrip("/") + fill_path(path, ids),
+            url=url,
             body=ids,
-            key_header=header_value(idempotency_key, quoted=self.quote_idempotency_key),
+            key_header=key_header,
             access_token=access_token,
         )
         return await call.complete()

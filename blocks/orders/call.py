@@ -41,7 +41,7 @@ class Call:
     settings: OrdersSettings
     pace: Pace
     progress: Progress
-    url: str
+    url: httpx.URL
     body: Mapping[str, str]
     key_header: str
     access_token: TokenSource

@@ -2,7 +2,7 @@
 
 OrdersError
 ├── OrdersUnavailableError          nobody has to act: running the night again is safe
-│   └── OrdersUnreadableReplyError      a success that is cut off or no JSON object
+│   └── OrdersUnreadableReplyError      a success that is cut off, or no yes
 ├── OrdersRefusedError              4xx: somebody has to act
 │   ├── OrdersBadRequestError           400
 │   ├── OrdersUnauthorizedError         401, also with a fresh access token
@@ -11,6 +11,7 @@ OrdersError
 │   ├── OrdersConflictError             409
 │   │   └── BatchAlreadyClosedError         by somebody else, as far as one can tell
 │   └── OrdersUnprocessableError        422
+├── OrdersUnsendableError           an id or a key that no request can carry
 ├── OrdersNotOkError                a success that says `ok: false`
 ├── OrdersMalformedReplyError       a success without what it has to answer
 ├── OrdersReplyTooLargeError
@@ -61,11 +62,23 @@ class OrdersUnavailableError(OrdersError):
 
 
 class OrdersUnreadableReplyError(OrdersUnavailableError):
-    """A 2xx reply whose body is cut off or is no JSON object, at every attempt."""
+    """A 2xx reply at every attempt, but cut off, no JSON object, or with an `ok` nobody can read.
+
+    The work may be done.
+    """
 
     advice = (
         "check that base_url leads to the Orders API itself and not to a login or error page; "
         "running this night again is safe, since it repeats the same Idempotency-Key"
+    )
+
+
+class OrdersUnsendableError(OrdersError):
+    """An id cannot stand in the URL or the body, or the key in a header. Nothing was sent."""
+
+    advice = (
+        "give it another value, or keep an id out of the paths of this block, then run this night "
+        "again"
     )
 
 
@@ -82,7 +95,7 @@ class OrdersMalformedReplyError(OrdersError):
 
 
 class OrdersNotOkError(OrdersError):
-    """A 2xx reply that says `ok: false`: the Orders API tried and failed."""
+    """A 2xx reply that says no in `ok`, in whatever spelling: the Orders API tried and failed."""
 
     advice = "settle the reason with the Orders API's owners, then run this night again"
 

@@ -17,7 +17,14 @@ def check_path(path: str, name: str, placeholders: Sequence[str]) -> str:
 
 
 def fill_path(path: str, ids: Mapping[str, str]) -> str:
-    """The path with each placeholder replaced by its id; ValueError where an id cannot stand."""
+    """The path with each placeholder replaced by its id.
+
+    Raises:
+        ValueError: An id cannot stand in a path, or is no text that can be sent at all.
+    """
+    for name, value in ids.items():
+        if any("\ud800" <= character <= "\udfff" for character in value):
+            raise ValueError(f"{name} holds half a surrogate pair, which is no text")
 
     def segment(placeholder: re.Match[str]) -> str:
         name = placeholder[1]

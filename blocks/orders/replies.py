@@ -31,6 +31,7 @@ from blocks.orders.words import (
 )
 
 _NOT_BEGUN = {408, 425, 429}  # too slow, too early, too many: the work was not even begun
+_WITHOUT_BODY = {204, 205}  # RFC 9110 15.3.5 and 15.3.6: such a success says nothing more
 _PASSING = {202, *_NOT_BEGUN}
 _REFUSALS: dict[int, type[OrdersRefusedError]] = {
     400: OrdersBadRequestError,
@@ -66,19 +67,23 @@ def judge(reply: Reply, progress: Progress, now: datetime) -> None:
 
 
 def _judge_success(reply: Reply, progress: Progress, now: datetime) -> None:
-    if reply.status == httpx.codes.NO_CONTENT:
+    """Return if it is a yes, as `says_ok` reads it; one that nobody can read may be one."""
+    if reply.status in _WITHOUT_BODY:
         return
     answered = progress.answered(reply)
-    if not is_json_object(reply):
-        progress.maybe_done = True
-        raise progress.unavailable(
-            f"{answered} without a JSON object",
-            status=reply.status,
-            retry_after=retry_after(reply.headers, now),
-            kind=OrdersUnreadableReplyError,
-        )
-    if not says_ok(reply):
+    ok = says_ok(reply) if is_json_object(reply) else None
+    if ok:
+        return
+    if ok is not None:
         raise OrdersNotOkError(progress.operation, f"{answered} but not ok", status=reply.status)
+    progress.maybe_done = True
+    unread = "an `ok` that is neither yes nor no" if is_json_object(reply) else "no JSON object"
+    raise progress.unavailable(
+        f"{answered} with {unread}",
+        status=reply.status,
+        retry_after=retry_after(reply.headers, now),
+        kind=OrdersUnreadableReplyError,
+    )
 
 
 def _judge_conflict(reply: Reply, progress: Progress, now: datetime) -> None:

@@ -1,12 +1,15 @@
 """What the two operations yield, read out of a successful reply."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from blocks.http import Reply
 from blocks.orders.errors import OrdersMalformedReplyError
 from blocks.orders.words import is_json_object
+
+_A_DAY = timedelta(days=1)
+_FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -34,13 +37,24 @@ def read_snapshot(reply: Reply, operation: str) -> Snapshot:
 
 
 def read_closed(reply: Reply) -> Closed:
-    """The close, with its moment where the reply has one (RFC 3339, with an offset)."""
-    value = _body(reply).get("closedAt")
+    """The close, with its moment in UTC where the reply has one (RFC 3339, with an offset).
+
+    A moment that cannot be read is left out: the batch is closed all the same.
+    """
+    return Closed(_moment(_body(reply).get("closedAt")))
+
+
+def _moment(text: object) -> datetime | None:
     try:
-        moment = datetime.fromisoformat(value) if isinstance(value, str) else None
-    except ValueError:
-        moment = None
-    return Closed(moment if moment and moment.tzinfo else None)
+        moment = datetime.fromisoformat(text) if isinstance(text, str) else None
+        if moment is None or moment.tzinfo is None:
+            return None
+        in_utc = moment.astimezone(UTC)
+        # The first and the last day that a computer can name are placeholders, and whoever shows
+        # one in a time zone of its own fails.
+        return in_utc if min(in_utc - _FIRST, _LAST - in_utc) >= _A_DAY else None
+    except (ValueError, OverflowError):
+        return None
 
 
 def _body(reply: Reply) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from blocks.http import NotJsonError, Reply
 
 _EXPLAINING_FIELDS = ("error", "errorCode", "code", "type", "title", "reason", "detail", "message")
 
+_YES_OR_NO = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
 
 def is_json_object(reply: Reply) -> bool:
     """Whether the body can be read at all."""
@@ -22,9 +24,16 @@ def is_json_object(reply: Reply) -> bool:
     return True
 
 
-def says_ok(reply: Reply) -> bool:
-    """Whether `ok` is true, or is not mentioned."""
-    return next(_objects(reply), {}).get("ok", True) is True
+def says_ok(reply: Reply) -> bool | None:
+    """Whether the work was done, as the member `ok` says; None where it says neither yes nor no.
+
+    A success that does not mention `ok` is a yes. So are true, 1, and the texts "true", "yes" and
+    "1"; false, 0, "false", "no" and "0" are a no, in any case and with white space around them. A
+    close that happened must not be told as failed for its spelling, nor one that failed as done:
+    anything else, null included, is no definite answer.
+    """
+    said = next(_objects(reply), {}).get("ok", True)
+    return _YES_OR_NO.get(str(said).strip().lower()) if isinstance(said, str | int) else None
 
 
 def says_already_closed(reply: Reply) -> bool:

@@ -35,6 +35,7 @@ from blocks.orders import (
     OrdersUnavailableError,
     OrdersUnprocessableError,
     OrdersUnreadableReplyError,
+    OrdersUnsendableError,
     Pace,
     Snapshot,
     idempotency_key,
@@ -102,11 +103,13 @@ class Wire:
         """What the Orders API will answer, one reply after the other."""
         self.router.post(host="orders.test").mock(side_effect=replies)
 
-    async def run(self, operation: Operation, *, resumed: bool = False, **settings: Any) -> object:
+    async def run(
+        self, operation: Operation, *, resumed: bool = False, key: str = KEY, **settings: Any
+    ) -> object:
         """Carry the operation out against those answers."""
         pace = Pace(now=lambda: NOW, sleep=self._sleep, chance=lambda: self.chance)
         orders = OrdersApi(**{"base_url": BASE, "max_attempts": 3} | settings).paced(pace)
-        ids, how = operation.sent.values(), {"access_token": self.tokens, "idempotency_key": KEY}
+        ids, how = operation.sent.values(), {"access_token": self.tokens, "idempotency_key": key}
         if operation.name == PREPARE.name:
             return await orders.prepare_daily_batch_snapshot(*ids, **how)
         return await orders.close_daily_batch(*ids, **how, resumed=resumed)
@@ -422,8 +425,10 @@ async def test_a_snapshot_without_an_id_is_malformed(wire, body):
 
 
 async def test_a_success_without_a_body_closes_but_prepares_nothing(wire):
-    wire.answers(httpx.Response(204), httpx.Response(204))
-    assert await wire.run(CLOSE) == Closed(None)
+    for status in (204, 205):
+        wire.answers(httpx.Response(status))
+        assert await wire.run(CLOSE) == Closed(None)
+    wire.answers(httpx.Response(204))
     assert type(await wire.fails(PREPARE)) is OrdersMalformedReplyError
 
 
@@ -435,7 +440,67 @@ async def test_a_closing_moment_that_is_none_is_left_out(wire, moment):
     assert await wire.run(CLOSE) == Closed(None)
 
 
-@pytest.mark.parametrize("not_ok", [False, None, 0, 1, "true"])
+NO_UTC_MOMENT = [
+    "0001-01-01T00:00:00+01:00",
+    "9999-12-31T23:59:59-14:00",
+    "0001-01-01T00:00:00Z",
+    "9999-12-31T23:59:59.999999Z",
+    "2026-03-01T22:05:00+24:00",
+    "\ud800",
+    "9" * 400,
+    float("inf"),
+]
+
+
+@pytest.mark.parametrize("moment", NO_UTC_MOMENT)
+@pytest.mark.parametrize("status", [200, 409])
+async def test_a_closing_moment_that_no_time_zone_can_show_does_not_undo_the_close(
+    wire, moment, status
+):
+    body = {"closedAt": moment, "error": "already_closed", "snapshotId": "snap-1"}
+    wire.answers(httpx.Response(status, content=json.dumps(body)))
+    assert await wire.run(CLOSE) == Closed(None)
+
+
+async def test_a_closing_moment_is_told_in_utc(wire):
+    wire.answers(problem(200, closedAt="2026-03-01T14:05:00-08:00"))
+    closed = await wire.run(CLOSE)
+    assert isinstance(closed, Closed)
+    assert (closed.closed_at, closed.closed_at.tzinfo) == (CLOSED_AT, UTC)
+
+
+@pytest.mark.parametrize("yes", [True, "true", "TRUE", " True ", 1, "1", "yes", "Yes"])
+async def test_a_yes_counts_however_it_is_written(wire, operation, yes):
+    wire.answers(problem(200, **operation.answer | {"ok": yes}))
+    assert await wire.run(operation) == operation.result
+    assert len(wire.requests) == 1
+
+
+NEITHER = [None, "", "maybe", 2, -1, 0.5, [], [True], {}, {"value": True}]
+
+
+@pytest.mark.parametrize("neither", NEITHER, ids=repr)
+async def test_what_is_neither_yes_nor_no_is_tried_again_with_the_same_key(
+    wire, operation, neither
+):
+    wire.answers(problem(200, **operation.answer | {"ok": neither}), ok(operation))
+    assert await wire.run(operation) == operation.result
+    assert wire.sent("Idempotency-Key") == [f'"{KEY}"'] * 2
+
+
+async def test_what_stays_neither_yes_nor_no_is_no_definite_answer(wire, operation):
+    wire.answers(*[problem(200, **operation.answer | {"ok": "perhaps"})] * 3)
+    error = await wire.fails(operation)
+    assert (type(error), error.status) == (OrdersUnreadableReplyError, 200)
+    assert "was answered 200 with an `ok` that is neither yes nor no at attempt 3" in str(error)
+
+
+async def test_after_neither_yes_nor_no_already_closed_is_our_close(wire):
+    wire.answers(problem(200, ok=None), problem(409, error="already_closed"))
+    assert await wire.run(CLOSE) == Closed(None)
+
+
+@pytest.mark.parametrize("not_ok", [False, 0, "false", "False", " FALSE ", "no", "NO", "0"])
 async def test_a_success_that_is_not_ok_is_a_failure(wire, operation, not_ok):
     wire.answers(problem(200, **operation.answer | {"ok": not_ok, "message": "Ledger locked"}))
     error = await wire.fails(operation)
@@ -471,19 +536,55 @@ async def test_ids_in_a_path_are_encoded_and_never_filled_in_twice(wire):
     assert json.loads(wire.requests[0].content) == sent
 
 
-@pytest.mark.parametrize("tenant", ["", ".", ".."])
-async def test_an_id_that_would_change_the_path_is_not_sent(wire, tenant):
-    odd = replace(PREPARE, sent={"tenantId": tenant, "batchId": "eu"})
-    with pytest.raises(ValueError, match=r"tenantId .* cannot stand in a URL's path"):
-        await wire.run(odd, prepare_snapshot_path="/t/{tenantId}/{batchId}")
+TEMPLATES = {
+    "prepare_snapshot_path": "/t/{tenantId}/{batchId}",
+    "close_path": "/t/{tenantId}/{batchId}/{snapshotId}",
+}
+OTHERS_THAN_A_PATH_HOLDS = [
+    *[(name, segment) for name in ("tenantId", "batchId") for segment in ("", ".", "..")],
+    ("batchId", "\ud800"),
+    ("batchId", "x" * 70_000),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), OTHERS_THAN_A_PATH_HOLDS, ids=lambda text: text[:9])
+async def test_an_id_that_cannot_stand_in_the_path_is_an_error_that_says_what_to_do(
+    wire, operation, name, value
+):
+    odd = replace(operation, sent=operation.sent | {name: value})
+    error = await wire.fails(odd, **TEMPLATES)
+    assert (type(error), error.status, error.operation) == (
+        OrdersUnsendableError,
+        None,
+        operation.name,
+    )
+    assert f"{operation.name} was not sent, as " in str(error)
+    assert "give it another value" in str(error)
+    assert len(str(error)) < 300
+    assert str(error).isprintable()
+    assert (wire.requests, wire.tokens.asked) == ([], 0)
+    assert error.__context__ is None
+
+
+async def test_a_snapshot_id_of_the_server_s_that_cannot_stand_in_the_path_is_such_an_error(wire):
+    odd = replace(CLOSE, sent=CLOSE.sent | {"snapshotId": ".."})
+    error = await wire.fails(odd, **TEMPLATES)
+    assert type(error) is OrdersUnsendableError
+    assert "snapshotId '..' cannot stand in a URL's path" in str(error)
+
+
+async def test_an_id_that_no_body_can_carry_is_not_sent_either(wire, operation):
+    odd = replace(operation, sent=operation.sent | {"tenantId": "a\udfff"})
+    assert type(await wire.fails(odd)) is OrdersUnsendableError
     assert wire.requests == []
 
 
-@pytest.mark.parametrize("key", ["", "a b", "a\r\nX: y", "ü"])
-async def test_a_key_that_no_header_can_carry_is_not_sent(key):
-    orders = OrdersApi(base_url=BASE)
-    with pytest.raises(ValueError, match="idempotency_key must be visible ASCII"):
-        await orders.close_daily_batch("t", "b", "s", access_token=Tokens(), idempotency_key=key)
+@pytest.mark.parametrize("key", ["", "a b", "a\r\nX: y", "ü", "\ud800"])
+async def test_a_key_that_no_header_can_carry_is_an_error_that_says_so(wire, operation, key):
+    error = await wire.fails(operation, key=key)
+    assert type(error) is OrdersUnsendableError
+    assert "idempotency_key must be visible ASCII" in str(error)
+    assert wire.requests == []
 
 
 async def test_a_quoted_key_is_escaped(wire):
