@@ -91,14 +91,62 @@ async def test_a_refresh_token_beside_the_access_token_wins_whatever_type_was_is
     assert plain(tokens.access_token) == "canary-new-access"
 
 
-@pytest.mark.parametrize("refresh_token", [None, "", 7, "line\nbreak"])
+@pytest.mark.parametrize("refresh_token", [None, ""])
 async def test_no_refresh_token_fails_loudly(server, token_route, granted, refresh_token):
     token_route.return_value = granted(refresh_token=refresh_token)
     with pytest.raises(NoRefreshTokenError, match="requested_token_type"):
         await exchange(server)
 
 
-@pytest.mark.parametrize("token_type", ["N_A", "DPoP", "mac", "", 5, None])
+async def test_a_refresh_token_of_null_is_none(server, token_route):
+    token_route.respond(json={"access_token": "a", "token_type": "Bearer", "refresh_token": None})
+    with pytest.raises(NoRefreshTokenError):
+        await exchange(server)
+
+
+UNREADABLE = [7, 0, False, [], ["RT"], {"value": "RT"}, "RT\n", "\tRT", "é", "RT\0"]
+
+
+@pytest.mark.parametrize("refresh_token", UNREADABLE, ids=repr)
+async def test_a_refresh_token_that_cannot_be_read_is_not_taken_for_absent(
+    server, token_route, granted, refresh_token
+):
+    token_route.return_value = granted(refresh_token=refresh_token)
+    with pytest.raises(UnusableReplyError, match="its refresh_token cannot be read"):
+        await exchange(server)
+
+
+@pytest.mark.parametrize("refresh_token", ["RT ", " RT", "R T", "~!"])
+async def test_a_refresh_token_is_taken_as_it_is_spaces_and_all(
+    server, token_route, granted, refresh_token
+):
+    token_route.return_value = granted(refresh_token=refresh_token)
+    assert plain((await exchange(server)).refresh_token) == refresh_token
+
+
+async def test_an_issued_refresh_token_is_taken_as_it_is_too(server, token_route, granted):
+    token_route.return_value = granted(
+        refresh_token=None,
+        access_token=" RT ",
+        issued_token_type=REFRESH_TOKEN_TYPE,
+        token_type="N_A",
+    )
+    assert plain((await exchange(server)).refresh_token) == " RT "
+
+
+async def test_a_token_without_a_type_is_a_bearer_token(server, token_route, granted):
+    token_route.return_value = granted(token_type=None)
+    tokens = await exchange(server)
+    assert plain(tokens.access_token) == "canary-new-access"
+    assert tokens.token_type == "Bearer"
+
+
+async def test_a_type_of_null_names_no_bearer_token(server, token_route):
+    token_route.respond(json={"access_token": "a", "refresh_token": "r", "token_type": None})
+    assert (await exchange(server)).access_token is None
+
+
+@pytest.mark.parametrize("token_type", ["N_A", "DPoP", "mac", "", 5])
 async def test_only_a_bearer_token_may_be_sent_as_one(server, token_route, granted, token_type):
     token_route.return_value = granted(token_type=token_type)
     tokens = await exchange(server)
@@ -119,8 +167,7 @@ async def test_bearer_is_spelled_in_any_case(server, token_route, granted):
         httpx.Response(204),
         httpx.Response(200, json={}),
         httpx.Response(200, json={"access_token": "", "refresh_token": "r"}),
-        httpx.Response(200, json={"access_token": "a\r\nb", "refresh_token": "r"}),
-        httpx.Response(200, json={"access_token": {"a": 1}, "refresh_token": "r"}),
+        httpx.Response(200, json={"access_token": None, "refresh_token": "r"}),
         httpx.Response(200, content=b'{"access_token": "\xff"}'),
     ],
     ids=lambda reply: reply.text[:30],
@@ -130,6 +177,15 @@ async def test_a_success_without_a_token_is_none(server, token_route, nonsense):
     with pytest.raises(UnusableReplyError, match="has no access_token"):
         await exchange(server)
     assert token_route.call_count == 1
+
+
+@pytest.mark.parametrize("access_token", [*UNREADABLE, "AT "], ids=repr)
+async def test_an_access_token_that_cannot_be_read_is_told_as_that(
+    server, token_route, granted, access_token
+):
+    token_route.return_value = granted(access_token=access_token)
+    with pytest.raises(UnusableReplyError, match="its access_token cannot be read"):
+        await exchange(server)
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,60 @@ async def test_a_reply_without_a_refresh_token_leaves_the_old_one_to_the_caller(
     assert (await refresh(server)).refresh_token is None
 
 
-@pytest.mark.parametrize("spoiled", [{"token_type": "N_A"}, {"access_token": None}])
+@pytest.mark.parametrize("refresh_token", [None, ""])
+async def test_null_and_nothing_are_no_new_refresh_token(server, token_route, refresh_token):
+    reply = {"access_token": "a", "token_type": "Bearer", "refresh_token": refresh_token}
+    token_route.respond(json=reply)
+    tokens = await refresh(server)
+    assert tokens.access_token.get_secret_value() == "a"
+    assert tokens.refresh_token is None
+
+
+UNREADABLE = [7, 0, False, [], ["RT"], {"value": "RT"}, "RT\n", "\tRT", "é"]
+
+
+@pytest.mark.parametrize("refresh_token", UNREADABLE, ids=repr)
+async def test_a_rotated_token_that_cannot_be_read_is_not_taken_for_absent(
+    server, token_route, granted, refresh_token
+):
+    token_route.return_value = granted(refresh_token=refresh_token)
+    with pytest.raises(ReplyLostError, match="its new refresh_token cannot be read"):
+        await refresh(server)
+
+
+@pytest.mark.parametrize("refresh_token", ["RT ", " RT", "R T", " "])
+async def test_a_rotated_token_is_taken_as_it_is_spaces_and_all(
+    server, token_route, granted, sent, refresh_token
+):
+    token_route.return_value = granted(refresh_token=refresh_token)
+    tokens = await refresh(server)
+    assert tokens.refresh_token.get_secret_value() == refresh_token
+    await server.refresh(tokens.refresh_token)
+    assert dict(sent(token_route)[-1])["refresh_token"] == refresh_token
+
+
+async def test_an_access_token_that_cannot_be_read_is_told_as_that(server, token_route, granted):
+    token_route.return_value = granted(access_token=["AT"], refresh_token=None)
+    with pytest.raises(ReplyLostError, match="its access_token cannot be read"):
+        await refresh(server)
+
+
+async def test_a_token_without_a_type_is_a_bearer_token(server, token_route, granted):
+    token_route.return_value = granted(token_type=None)
+    assert (await refresh(server)).access_token.get_secret_value() == "canary-new-access"
+
+
+@pytest.mark.parametrize(
+    "spoiled",
+    [
+        {"token_type": "N_A"},
+        {"access_token": None},
+        {"access_token": 7},
+        {"access_token": "a\nb"},
+        {"access_token": "a "},
+    ],
+    ids=repr,
+)
 async def test_a_rotated_token_is_never_thrown_away(server, token_route, granted, spoiled):
     token_route.return_value = granted(**spoiled)
     tokens = await refresh(server)
