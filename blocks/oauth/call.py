@@ -7,13 +7,17 @@ from datetime import datetime
 from typing import TypeVar
 
 import httpx
+from prefect.logging import get_logger
 
 from blocks import clock
 from blocks.http import Reply, send, shared_client
 from blocks.oauth.errors import OAuthError, TransientOAuthError
-from blocks.oauth.replies import Operation, judge
+from blocks.oauth.operations import Operation
+from blocks.oauth.replies import judge
 from blocks.oauth.retries import Retries
 from blocks.quoting import quotable
+
+_log = get_logger(__name__)
 
 Read = TypeVar("Read")
 
@@ -96,6 +100,8 @@ async def call(
             pause = retries.pause_after(failure)
             if pause is None:
                 raise retries.verdict(failure) from None
+            # What ends the call in the end may say nothing of what it began with.
+            _log.warning("The %s is tried again in %.1f s. %s", operation.name, pause, failure)
         await clock.sleep(pause)
 
 

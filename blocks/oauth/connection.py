@@ -12,7 +12,7 @@ from blocks.oauth.call import Attempt, Clock, Timeouts, call
 from blocks.oauth.caller_settings import CallerSettings
 from blocks.oauth.client_settings import require_usable_url
 from blocks.oauth.discovery import Metadata, discover
-from blocks.oauth.replies import Operation
+from blocks.oauth.operations import Operation
 
 Form = list[tuple[str, str | SecretStr]]
 Read = TypeVar("Read")

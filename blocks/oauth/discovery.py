@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from blocks.http import NotJsonError
 from blocks.oauth.call import Attempt, Clock, Timeouts, call
 from blocks.oauth.errors import DiscoveryFailedError, OAuthError, TransientOAuthError
-from blocks.oauth.replies import DISCOVERY
+from blocks.oauth.operations import DISCOVERY
 
 EXCHANGE_GRANT = "urn:ietf:params:oauth:grant-type:token-exchange"
 

@@ -5,6 +5,7 @@ OAuthError
 │   ├── ServerUnavailableError      the server did not act on the request
 │   └── ReplyLostError              the server may have acted: after a refresh, on the token
 ├── GrantLostError              the refresh token is dead: someone has to configure again
+├── RefreshRefusedError         refused for a reason we do not know; the grant is kept
 ├── ClientRefusedError          our own credentials or registration; the grant is as good as before
 ├── ExchangeRefusedError        the caller's token, or what was asked for it
 ├── NoRefreshTokenError         the exchange succeeded, but gave nothing that outlives the caller
@@ -59,6 +60,14 @@ class ReplyLostError(TransientOAuthError):
 
 class GrantLostError(OAuthError):
     """The server refuses the refresh token for good; only configuring again brings a new one."""
+
+
+class RefreshRefusedError(OAuthError):
+    """The server refuses the refresh with a code that does not say that the refresh token is dead.
+
+    The grant is kept: giving it up would cost every night to come, while a refusal for another
+    reason may pass. Somebody has to look the code up.
+    """
 
 
 class ClientRefusedError(OAuthError):

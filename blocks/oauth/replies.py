@@ -1,100 +1,17 @@
 """What a reply of the OAuth server means: judged by its class, since servers differ in the code."""
 
-import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import httpx
 
 from blocks.http import NotJsonError, Reply, retry_after
-from blocks.oauth.errors import (
-    ClientRefusedError,
-    ExchangeRefusedError,
-    GrantLostError,
-    OAuthError,
-    RedirectedError,
-    ReplyLostError,
-    RevocationRefusedError,
-    ServerUnavailableError,
-    UnusableReplyError,
-)
+from blocks.oauth.codes import CLIENT_CODES, is_code, is_passing
+from blocks.oauth.errors import ClientRefusedError, RedirectedError, UnusableReplyError
+from blocks.oauth.operations import Operation
 from blocks.quoting import quotable
-
-CLIENT_CODES = {
-    "invalid_client",
-    "unauthorized_client",
-    "unsupported_grant_type",
-    "unauthorized",  # how Spring-based servers say invalid_client
-}
-_OAUTH_CODE = re.compile(r"[a-z][a-z0-9_.:-]{0,63}")
-"""OAuth codes look like this; the `"error": "Forbidden"` of a web framework or gateway does not.
-
-The difference decides whether a grant is given up."""
-
-
-@dataclass(frozen=True)
-class Operation:
-    """One thing that is asked of the server, and what an operator does when it fails."""
-
-    name: str
-    refused: type[OAuthError]
-    if_refused: str
-    if_lost: str
-
-    def unavailable(self, why: str, *, status: int | None = None) -> ServerUnavailableError:
-        """The server did not act on the request."""
-        return ServerUnavailableError(
-            f"The OAuth server is not available for the {self.name} ({why}): nothing has changed, "
-            "so run it again once the server is reachable.",
-            status=status,
-        )
-
-    def lost(self, why: str, *, status: int | None = None) -> ReplyLostError:
-        """The server may have acted on the request."""
-        return ReplyLostError(
-            f"The {self.name} was sent to the OAuth server, but no usable reply came back ({why}): "
-            f"{self.if_lost}.",
-            status=status,
-        )
-
-
-EXCHANGE = Operation(
-    name="token exchange",
-    refused=ExchangeRefusedError,
-    if_refused="check the caller's token and the audience, resource and scope asked for",
-    if_lost="configure again",
-)
-REFRESH = Operation(
-    name="refresh",
-    refused=GrantLostError,
-    if_refused="the grant is lost, so configure this batch again",
-    if_lost="the refresh token may be used up, which the next refresh will find out",
-)
-REVOCATION = Operation(
-    name="revocation",
-    refused=RevocationRefusedError,
-    if_refused="end the grant at the server by hand",
-    if_lost="if it matters, check at the server that the grant is gone",
-)
-DISCOVERY = Operation(
-    name="discovery",
-    refused=UnusableReplyError,
-    if_refused="check issuer, or set token_endpoint",
-    if_lost="nothing has changed, so run it again later",
-)
-INTROSPECTION = Operation(
-    name="introspection",
-    refused=UnusableReplyError,
-    if_refused="let this client introspect tokens, or verify callers by jwks",
-    if_lost="nothing has changed, so try again later",
-)
-KEY_SET = Operation(
-    name="key set",
-    refused=UnusableReplyError,
-    if_refused="check issuer, or set jwks_uri",
-    if_lost="nothing has changed, so try again later",
-)
 
 
 @dataclass(frozen=True)
@@ -114,8 +31,8 @@ def judge(
     """Return when the reply is a success that may be read; raise what it means otherwise.
 
     The rules: RFC 6749 5.2, RFC 8693 2.2.2, RFC 7009 2.2.1; a 200 that carries an OAuth error is
-    an error. Any OAuth error that is neither about our client nor called temporary is final:
-    servers refuse a dead token with invalid_grant, invalid_request and others.
+    an error. One that is neither about our client nor passing is final; whether a grant is given up
+    for it is told by the code (see `codes`).
     """
     if httpx.codes.is_redirect(reply.status):
         raise RedirectedError(
@@ -137,11 +54,7 @@ def judge(
             code=refusal.code,
             status=reply.status,
         )
-    raise operation.refused(
-        f"The OAuth server refused the {operation.name} ({answer}): {operation.if_refused}.",
-        code=refusal.code,
-        status=reply.status,
-    )
+    raise operation.refusal(answer, refusal.code, reply.status)
 
 
 def unusable(reply: Reply, operation: Operation, why: str) -> UnusableReplyError:
@@ -164,7 +77,7 @@ def _raise_if_transient(
         reply.status == httpx.codes.SERVICE_UNAVAILABLE and wait is not None
     )
     broken = httpx.codes.is_server_error(reply.status)
-    if declined or (code == "temporarily_unavailable" and not broken):
+    if declined or (is_passing(_body(reply).get("error")) and not broken):
         failure = operation.unavailable(f"status {reply.status}", status=reply.status)
         failure.retry_after = wait
         failure.code = code
@@ -175,11 +88,15 @@ def _raise_if_transient(
 
 def _refusal(reply: Reply, secrets: Collection[str]) -> Refusal | None:
     """The OAuth error in the reply, if it has one."""
-    try:
-        body = reply.json_object()
-    except NotJsonError:
-        return None
+    body = _body(reply)
     code = quotable(body.get("error"), secrets)
-    if not _OAUTH_CODE.fullmatch(code):
+    if not is_code(code):
         return None
     return Refusal(code, quotable(body.get("error_description"), secrets).rstrip("."))
+
+
+def _body(reply: Reply) -> dict[str, Any]:
+    try:
+        return reply.json_object()
+    except NotJsonError:
+        return {}

@@ -21,15 +21,15 @@ from blocks.oauth.errors import (
     TenantMismatchError,
 )
 from blocks.oauth.keys import KeySource
-from blocks.oauth.replies import (
+from blocks.oauth.operations import (
     EXCHANGE,
     INTROSPECTION,
     KEY_SET,
     REFRESH,
     REVOCATION,
     Operation,
-    unusable,
 )
+from blocks.oauth.replies import unusable
 from blocks.oauth.tenant import require_tenant
 from blocks.oauth.tokens import Tokens, read_exchange, read_refresh
 
@@ -106,6 +106,8 @@ class OAuthServer(Connection, Block):
             GrantLostError: The server refuses the refresh token for good.
             ReplyLostError: The refresh token may be used up; try it once more later.
             ServerUnavailableError: The refresh token is certainly not used up.
+            RefreshRefusedError: The server refuses for a reason that nobody knows; the grant is
+                as good as before.
             ClientRefusedError: Our credentials are refused; the grant is as good as before.
             OAuthError: Any other member of the family; the grant is as good as before.
         """

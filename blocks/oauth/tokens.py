@@ -9,7 +9,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, SecretStr
 
 from blocks.http import NotJsonError, Reply
 from blocks.oauth.errors import NoRefreshTokenError
-from blocks.oauth.replies import EXCHANGE, REFRESH, unusable
+from blocks.oauth.operations import EXCHANGE, REFRESH
+from blocks.oauth.replies import unusable
 from blocks.quoting import quotable
 
 REFRESH_TOKEN_TYPE = "urn:ietf:params:oauth:token-type:refresh_token"  # noqa: S105 - a type's name

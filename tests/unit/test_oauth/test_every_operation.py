@@ -181,6 +181,37 @@ async def test_temporarily_unavailable_is_no_refusal(operation, server, route):
         await operation.run(server)
 
 
+PASSING = [
+    "slow_down",
+    "rate_limit_exceeded",
+    "rate_limited",
+    "too_many_requests",
+    "too_many_attempts",
+    "TooManyRequests",
+    "Too Many Requests",
+    "throttled",
+    "quota_exceeded",
+    "try_again_later",
+    "service_unavailable",
+    "server_busy",
+    "429",
+    429,
+]
+
+
+@pytest.mark.parametrize("code", PASSING)
+@pytest.mark.parametrize("status", [400, 401, 403, 200])
+async def test_being_too_fast_for_the_server_is_no_refusal(operation, server, route, status, code):
+    busy = httpx.Response(status, headers={"Retry-After": "3"}, json={"error": code})
+    route.side_effect = [busy, answer(operation)]
+    await operation.run(server)
+    assert route.call_count == 2
+    route.side_effect, route.return_value = None, busy
+    with pytest.raises(ServerUnavailableError) as caught:
+        await operation.run(server)
+    assert (caught.value.status, caught.value.retry_after) == (status, 3)
+
+
 LOST = [
     httpx.ReadError("gone"),
     httpx.ReadTimeout("slow"),

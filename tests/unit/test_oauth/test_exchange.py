@@ -6,7 +6,12 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from blocks.oauth import NoRefreshTokenError, TenantMismatchError, UnusableReplyError
+from blocks.oauth import (
+    ExchangeRefusedError,
+    NoRefreshTokenError,
+    TenantMismatchError,
+    UnusableReplyError,
+)
 
 REFRESH_TOKEN_TYPE = "urn:ietf:params:oauth:token-type:refresh_token"
 
@@ -186,6 +191,14 @@ async def test_an_access_token_that_cannot_be_read_is_told_as_that(
     token_route.return_value = granted(access_token=access_token)
     with pytest.raises(UnusableReplyError, match="its access_token cannot be read"):
         await exchange(server)
+
+
+@pytest.mark.parametrize("code", ["oops", "invalid_token", "consent_required"])
+async def test_any_code_refuses_an_exchange_for_good(server, token_route, code):
+    token_route.respond(400, json={"error": code})
+    with pytest.raises(ExchangeRefusedError, match="check the caller's token"):
+        await exchange(server)
+    assert token_route.call_count == 1
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+import logging
 from datetime import timedelta
 
 import httpx
@@ -5,7 +6,12 @@ import pytest
 from joserfc import jwt
 from pydantic import SecretStr
 
-from blocks.oauth import GrantLostError, ReplyLostError, ServerUnavailableError
+from blocks.oauth import (
+    GrantLostError,
+    RefreshRefusedError,
+    ReplyLostError,
+    ServerUnavailableError,
+)
 
 DEFAULT_LIFETIME = 60
 
@@ -113,6 +119,68 @@ async def test_a_refusal_after_a_lost_reply_means_the_grant_is_lost(server, toke
     token_route.side_effect = [httpx.ReadTimeout("slow"), refusal]
     with pytest.raises(GrantLostError, match="configure this batch again"):
         await refresh(server)
+
+
+DEAD = [
+    "invalid_grant",
+    "invalid_request",
+    "invalid_token",
+    "access_denied",
+    "expired_token",
+    "consent_required",
+    "interaction_required",
+    "login_required",
+    "invalid_scope",
+    "invalid_target",
+]
+
+
+@pytest.mark.parametrize("code", DEAD)
+@pytest.mark.parametrize("status", [400, 401, 403])
+async def test_a_grant_is_given_up_only_for_a_code_that_tells_of_it(
+    server, token_route, status, code
+):
+    token_route.respond(status, json={"error": code})
+    with pytest.raises(GrantLostError, match="configure this batch again"):
+        await refresh(server)
+    assert token_route.call_count == 1
+
+
+@pytest.mark.parametrize(
+    "code", ["oops", "maintenance", "ip_not_allowed", "certificate_expired", "policy_violation"]
+)
+@pytest.mark.parametrize("status", [400, 401, 403, 200])
+async def test_a_code_that_nobody_knows_keeps_the_grant_and_says_what_to_look_at(
+    server, token_route, status, code
+):
+    token_route.respond(status, json={"error": code, "error_description": "Ask us."})
+    with pytest.raises(RefreshRefusedError, match="the grant is kept") as caught:
+        await refresh(server)
+    assert not isinstance(caught.value, GrantLostError)
+    assert f"({status} {code}: Ask us)" in str(caught.value)
+    assert "look this code up" in str(caught.value)
+    assert (caught.value.code, caught.value.status) == (code, status)
+    assert token_route.call_count == 1
+
+
+async def test_an_unknown_refusal_after_a_lost_reply_keeps_the_grant_too(server, token_route):
+    refusal = httpx.Response(400, json={"error": "oops"})
+    token_route.side_effect = [httpx.ReadTimeout("slow"), refusal]
+    with pytest.raises(RefreshRefusedError):
+        await refresh(server)
+
+
+async def test_what_a_call_began_with_is_logged_where_it_ends_in_something_else(
+    server, token_route, granted, caplog
+):
+    logging.getLogger("prefect.blocks.oauth").addHandler(caplog.handler)
+    unreadable = granted(refresh_token="canary-rotated\n")
+    token_route.side_effect = [unreadable, httpx.Response(400, json={"error": "invalid_grant"})]
+    with pytest.raises(GrantLostError):
+        await refresh(server)
+    assert "The refresh is tried again in 0.1 s." in caplog.text
+    assert "its new refresh_token cannot be read" in caplog.text
+    assert "canary" not in caplog.text
 
 
 async def test_life_is_counted_from_before_the_request(server, token_route, granted, clock):
