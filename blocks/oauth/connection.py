@@ -11,7 +11,8 @@ from blocks.http import Reply
 from blocks.oauth.call import Attempt, Clock, Timeouts, call
 from blocks.oauth.caller_settings import CallerSettings
 from blocks.oauth.client_settings import require_usable_url
-from blocks.oauth.discovery import Metadata, discover
+from blocks.oauth.discovery import discover
+from blocks.oauth.metadata import Metadata
 from blocks.oauth.operations import Operation
 
 Form = list[tuple[str, str | SecretStr]]

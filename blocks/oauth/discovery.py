@@ -3,68 +3,100 @@
 import logging
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
-from urllib.parse import urlsplit
 
 from blocks.http import NotJsonError
 from blocks.oauth.call import Attempt, Clock, Timeouts, call
 from blocks.oauth.errors import DiscoveryFailedError, OAuthError, TransientOAuthError
+from blocks.oauth.metadata import Metadata, locations, read_metadata
 from blocks.oauth.operations import DISCOVERY
-
-EXCHANGE_GRANT = "urn:ietf:params:oauth:grant-type:token-exchange"
+from blocks.oauth.shared_fetch import SharedFetches
 
 KEPT_FOR = timedelta(hours=1)
 """How long an issuer's metadata is believed before it is fetched again."""
 
 PATIENCE = 15.0
-"""Seconds after which no further attempt to fetch a document begins."""
+"""Seconds after which no further attempt to fetch a document begins, where none is known yet."""
+
+ASKED_AGAIN_AFTER = timedelta(minutes=1)
+"""How long an issuer that cannot tell is left alone where its metadata is known."""
+
+WAITED_FOR = 5.0
+"""Seconds that anybody waits for fresh metadata where older is known."""
 
 _logger = logging.getLogger(__name__)
-_known: dict[str, tuple["Metadata", datetime]] = {}
 
 
 @dataclass(frozen=True)
-class Metadata:
-    """What this project uses of an issuer's metadata."""
+class _Known:
+    metadata: Metadata
+    until: datetime
+    is_away: bool = False
+    """Whether the issuer could not tell when it was asked last."""
 
-    token_endpoint: str
-    revocation_endpoint: str | None
-    jwks_uri: str | None = None
-    introspection_endpoint: str | None = None
+
+_known: dict[str, _Known] = {}
+_fetches: SharedFetches[Metadata] = SharedFetches()
 
 
 async def discover(issuer: str, *, timeouts: Timeouts, clock: Clock) -> Metadata:
     """The issuer's metadata, from memory where it is fresh.
 
+    What is known outlasts an issuer that cannot tell at the moment: endpoints seldom move, and
+    nobody could close a batch for an outage of a document alone.
+
     Raises:
         DiscoveryFailedError: The issuer publishes none, or it is another issuer's.
-        TransientOAuthError: The issuer cannot be asked at the moment.
+        TransientOAuthError: The issuer cannot be asked at the moment, and never was before.
     """
-    known, until = _known.get(issuer, (None, clock.now()))
-    if known is not None and clock.now() < until:
-        return known
+    known = _known.get(issuer)
+    if known is not None and clock.now() < known.until:
+        return known.metadata
+    fetch = partial(_fetch_anew, issuer, timeouts, clock)
+    try:
+        return await _fetches.get(issuer, fetch, within=WAITED_FOR if known else None)
+    except TimeoutError:
+        if known is None:
+            raise
+        return known.metadata
+
+
+async def _fetch_anew(issuer: str, timeouts: Timeouts, clock: Clock) -> Metadata:
+    known = _known.get(issuer)
+    failure: OAuthError
+    try:
+        found = await _find(issuer, timeouts, clock, patience=0 if known else PATIENCE)
+        failure = DiscoveryFailedError(
+            f"No metadata is published for the issuer {issuer}: check issuer, or set"
+            " token_endpoint."
+        )
+    except TransientOAuthError as error:
+        found, failure = None, error
+    if found is not None:
+        _known[issuer] = _Known(found, clock.now() + KEPT_FOR)
+        return found
+    if known is None:
+        raise failure
+    if not known.is_away:
+        _logger.warning("The issuer %s cannot tell now, what is known goes on: %s", issuer, failure)
+    _known[issuer] = _Known(known.metadata, clock.now() + ASKED_AGAIN_AFTER, is_away=True)
+    return known.metadata
+
+
+async def _find(
+    issuer: str, timeouts: Timeouts, clock: Clock, *, patience: float
+) -> Metadata | None:
     for url in locations(issuer):
-        document = await _fetch(url, timeouts, clock)
+        document = await _fetch(url, timeouts, clock, patience)
         if document is not None:
-            metadata = _read(document, issuer)
-            _known[issuer] = (metadata, clock.now() + KEPT_FOR)
-            return metadata
-    raise DiscoveryFailedError(
-        f"No metadata is published for the issuer {issuer}: check issuer, or set token_endpoint."
-    )
+            return read_metadata(document, issuer)
+    return None
 
 
-def locations(issuer: str) -> tuple[str, str]:
-    """Where metadata may be: RFC 8414 3.1 inserts before the path, OpenID Connect appends to it."""
-    parts = urlsplit(issuer)
-    host, path = f"{parts.scheme}://{parts.netloc}", parts.path.rstrip("/")
-    return (
-        f"{host}/.well-known/oauth-authorization-server{path}",
-        f"{host}{path}/.well-known/openid-configuration",
-    )
-
-
-async def _fetch(url: str, timeouts: Timeouts, clock: Clock) -> dict[str, Any] | None:
+async def _fetch(
+    url: str, timeouts: Timeouts, clock: Clock, patience: float
+) -> dict[str, Any] | None:
     """The metadata document at this URL; None when there is none."""
     headers = {"Accept": "application/json"}
     try:
@@ -73,34 +105,10 @@ async def _fetch(url: str, timeouts: Timeouts, clock: Clock) -> dict[str, Any] |
             lambda: Attempt(timeouts.build("GET", url, headers), timeouts.whole),
             lambda reply, _: reply.json_object(),
             clock=clock,
-            patience=PATIENCE,
+            patience=patience,
         )
     except TransientOAuthError:
         raise
     except (OAuthError, NotJsonError):
         return None
     return document if "issuer" in document else None
-
-
-def _read(document: dict[str, Any], issuer: str) -> Metadata:
-    if document["issuer"] != issuer:
-        # RFC 8414 3.3: exactly, or one issuer could send our secrets to another's endpoints.
-        raise DiscoveryFailedError(
-            f"The metadata found for the issuer {issuer} names another issuer: "
-            "set issuer exactly as the server writes it, slash for slash."
-        )
-    token_endpoint = document.get("token_endpoint")
-    if not isinstance(token_endpoint, str):
-        raise DiscoveryFailedError(
-            f"The metadata of the issuer {issuer} has no token endpoint: set token_endpoint."
-        )
-    grants = document.get("grant_types_supported")
-    if isinstance(grants, list) and EXCHANGE_GRANT not in grants:
-        _logger.warning(
-            "The issuer %s does not list token exchange among its grant types; "
-            "some servers that do it do not, so it is tried all the same.",
-            issuer,
-        )
-    optional = ("revocation_endpoint", "jwks_uri", "introspection_endpoint")
-    found = {name: document[name] for name in optional if isinstance(document.get(name), str)}
-    return Metadata(token_endpoint, **{name: found.get(name) for name in optional})

@@ -1,5 +1,6 @@
 """The issuer's public keys (RFC 7517), kept for a while and fetched again when one is unknown."""
 
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -8,7 +9,10 @@ from typing import Any
 from joserfc.errors import JoseError
 from joserfc.jwk import Key, import_key
 
-from blocks.oauth.errors import TransientOAuthError
+from blocks.oauth.errors import RedirectedError, TransientOAuthError, UnusableReplyError
+from blocks.oauth.shared_fetch import SharedFetches
+
+_logger = logging.getLogger(__name__)
 
 KEPT_FOR = timedelta(hours=1)
 """How long keys are believed before they are fetched again, so that a withdrawn one ends."""
@@ -19,10 +23,18 @@ FETCHED_AT_MOST_EVERY = timedelta(seconds=30)
 
 @dataclass(frozen=True)
 class KeySet:
-    """The keys as they were fetched, by their ids."""
+    """The keys as they were fetched last, by their ids."""
 
     keys: dict[str | None, Key]
-    fetched_at: datetime
+    asked_at: datetime
+    is_away: bool = False
+    """Whether the issuer could not tell when it was asked."""
+
+    def should_be_asked_for(self, now: datetime, key: Key | None) -> bool:
+        """Whether it is time to fetch the keys again, this one having been found or not."""
+        age = now - self.asked_at
+        is_old = age >= KEPT_FOR or self.is_away or key is None
+        return is_old and age >= FETCHED_AT_MOST_EVERY
 
     def find(self, key_id: str | None) -> Key | None:
         """The key of this id; without an id the only key there is."""
@@ -32,6 +44,7 @@ class KeySet:
 
 
 _known: dict[str, KeySet] = {}
+_fetches: SharedFetches[KeySet] = SharedFetches()
 
 
 @dataclass(frozen=True)
@@ -46,19 +59,21 @@ class KeySource:
         """The key of this id, or None; raises OAuthError where no keys can be had at all."""
         known = _known.get(self.url)
         key = known.find(key_id) if known else None
-        age = self.now() - known.fetched_at if known else KEPT_FOR
-        if age >= KEPT_FOR or (key is None and age >= FETCHED_AT_MOST_EVERY):
-            known = await self._fetch_again(known)
-            key = known.find(key_id)
+        if known is None or known.should_be_asked_for(self.now(), key):
+            key = (await _fetches.get(self.url, self._fetch_anew)).find(key_id)
         return key
 
-    async def _fetch_again(self, known: KeySet | None) -> KeySet:
+    async def _fetch_anew(self) -> KeySet:
+        """The keys as they are now; those known before where the issuer cannot tell."""
+        known = _known.get(self.url)
         try:
             fetched = KeySet(_usable(await self.fetch()), self.now())
-        except TransientOAuthError:
+        except (TransientOAuthError, UnusableReplyError, RedirectedError) as failure:
             if known is None:
                 raise
-            fetched = KeySet(known.keys, self.now() - KEPT_FOR + FETCHED_AT_MOST_EVERY)
+            if not known.is_away:
+                _logger.warning("New keys are not available, known ones go on: %s", failure)
+            fetched = KeySet(known.keys, self.now(), is_away=True)
         _known[self.url] = fetched
         return fetched
 

@@ -13,7 +13,6 @@ from blocks.oauth.call import Attempt, call
 from blocks.oauth.callers import Caller, Expected, verified_claims
 from blocks.oauth.client_settings import require_usable_url
 from blocks.oauth.connection import Connection, Form
-from blocks.oauth.discovery import EXCHANGE_GRANT
 from blocks.oauth.errors import (
     CallerRefusedError,
     DiscoveryFailedError,
@@ -21,6 +20,7 @@ from blocks.oauth.errors import (
     TenantMismatchError,
 )
 from blocks.oauth.keys import KeySource
+from blocks.oauth.metadata import EXCHANGE_GRANT
 from blocks.oauth.operations import (
     EXCHANGE,
     INTROSPECTION,

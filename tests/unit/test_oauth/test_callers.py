@@ -1,5 +1,6 @@
 """Whom the HTTP API believes: tokens verified by the issuer's keys, or by asking the issuer."""
 
+import asyncio
 import hmac
 from base64 import urlsafe_b64encode
 from urllib.parse import parse_qsl
@@ -173,6 +174,49 @@ async def test_known_keys_outlast_an_issuer_that_is_away(by_keys, jwks, signed, 
     await clock.sleep(3601)
     jwks.mock(side_effect=httpx.ConnectError("away"))
     assert (await by_keys.verify_caller(signed())).may_act_for("acme")
+
+
+@pytest.mark.parametrize(
+    "away",
+    [
+        httpx.Response(404),
+        httpx.Response(302, headers={"Location": "https://maintenance.example.com/"}),
+        httpx.Response(200, text="<html>back soon</html>"),
+    ],
+    ids=lambda reply: str(reply.status_code),
+)
+async def test_known_keys_outlast_whatever_answers_in_the_issuer_s_place(
+    by_keys, jwks, signed, caplog, away
+):
+    await by_keys.verify_caller(signed())
+    jwks.mock(side_effect=[away] * 9)
+    for _ in range(3):
+        await by_keys._clock.sleep(3601)  # noqa: SLF001 - the test's own
+        assert (await by_keys.verify_caller(signed())).may_act_for("acme")
+    assert caplog.text.count("New keys are not available") == 1
+
+
+async def test_strangers_keys_do_not_make_us_ask_each_time_in_an_outage_either(
+    by_keys, jwks, signed, clock
+):
+    await by_keys.verify_caller(signed())
+    jwks.mock(side_effect=[httpx.Response(404)] * 9)
+    await clock.sleep(3601)
+    stranger = signed(key=OTHER_KEY, header={"alg": "RS256", "kid": "stranger"})
+    for _ in range(5):
+        with pytest.raises(CallerRefusedError):
+            await by_keys.verify_caller(stranger)
+    assert jwks.call_count == 2
+
+
+async def test_who_calls_at_the_same_time_shares_one_fetch_of_the_keys(by_keys, jwks, signed):
+    async def slowly(_request):
+        await asyncio.sleep(0.02)
+        return httpx.Response(200, json=published(KEY))
+
+    jwks.mock(side_effect=slowly)
+    await asyncio.gather(*(by_keys.verify_caller(signed()) for _ in range(9)))
+    assert jwks.call_count == 1
 
 
 async def test_without_any_key_it_cannot_be_told(by_keys, jwks, signed):
