@@ -9,7 +9,7 @@ import httpx
 from prefect.blocks.core import Block
 from pydantic import ValidationError
 
-from blocks.oauth import OAuthServer
+from blocks.oauth import InsecureUrlError, OAuthServer
 from blocks.orders import OrdersApi
 
 DOCUMENT = "orders-batch"
@@ -81,10 +81,13 @@ async def _read(kind: type[AnyBlock]) -> AnyBlock:
 def _faults(invalid: ValidationError, kind: type[Block]) -> str:
     """What is wrong, in our own words or by the name of the field; never with what it holds."""
     faults: dict[str, None] = {}
-    for fault in invalid.errors(include_url=False, include_input=False, include_context=False):
+    for fault in invalid.errors(include_url=False, include_input=False):
         place = fault["loc"][0] if fault["loc"] else ""
-        if fault["type"] == "value_error":  # raised by our own validators, which quote no value
-            faults[fault["msg"].removeprefix("Value error, ")] = None
+        reason = fault.get("ctx", {}).get("error")
+        # Of these kinds our own validators raise them, which quote no value. Others may: an
+        # encoding error, for one, quotes what it could not encode.
+        if type(reason) in {ValueError, InsecureUrlError}:
+            faults[str(reason)] = None
         elif place in kind.model_fields:
             faults[str(place)] = None
     return "; ".join(faults) or "it is not what this version saves"

@@ -1,5 +1,6 @@
 """The saved blocks of the outside systems: what is told where one cannot be used."""
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -54,6 +55,13 @@ CANARY = {"client_id": "batch", "client_secret": "canary"}
             "connect_timeout",
         ),
         (systems.oauth_server, CANARY | {"issuer": ["canary"]}, "issuer"),
+        (systems.oauth_server, CANARY | {"issuer": "http://canary.example"}, "issuer must be an"),
+        (systems.oauth_server, CANARY | {"issuer": "https://a.example", "client_id": ""}, "client"),
+        (
+            systems.oauth_server,
+            CANARY | {"issuer": "https://a.example", "client_secret": "canary\udc00"},
+            "oauth-server",
+        ),
         (systems.oauth_server, "canary", "oauth-server"),
         (systems.orders_api, {}, "base_url"),
         (systems.orders_api, {"base_url": "http://canary.example"}, "base_url must start with"),
@@ -68,7 +76,7 @@ async def test_a_saved_block_that_is_not_valid_any_more_is_told_and_not_quoted(
     with pytest.raises(systems.NotSavedError, match="in the Prefect UI under Blocks") as caught:
         await read()
     assert names in str(caught.value)
-    assert "canary" not in str(caught.value)
+    assert not {"canary", "\udc00", "udc00"} & set(re.split(r"\W+", str(caught.value)))
     assert caught.value.__cause__ is None
     assert caught.value.__context__ is None
 
