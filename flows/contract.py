@@ -146,10 +146,7 @@ class DailyOrdersBatchCloseConfigOutcome(_Wire):
 
 @lru_cache(maxsize=32)
 def _recurrence(first_run_at: str, zone: str | None, interval: str, max_runs: int) -> Recurrence:
-    moment = parse_moment(first_run_at)
-    if zone:
-        moment.check_offset_in(zone)
-    return Recurrence.starting(moment.at, zone, parse_interval(interval), max_runs)
+    return Recurrence.starting(parse_moment(first_run_at), zone, parse_interval(interval), max_runs)
 
 
 def _cadence(request: DailyOrdersBatchCloseConfigRequest) -> str:

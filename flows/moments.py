@@ -6,8 +6,10 @@ begins with a field's name.
 """
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import MAXYEAR, MINYEAR, datetime, tzinfo
+from datetime import MAXYEAR, MINYEAR, UTC, datetime, timedelta
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from dateutil import tz
 from prefect.client.schemas.schedules import is_valid_timezone
@@ -19,6 +21,8 @@ _MOMENT = re.compile(
     r"(?:\.(?P<fraction>[0-9]+))?(?P<offset>[Zz]|[+-][0-9]{2}:[0-9]{2})?"
     r"(?:\[!?(?P<zone>[A-Za-z][A-Za-z0-9_+/-]*)\])?"
 )
+
+_NONE = timedelta(0)
 
 
 @dataclass(frozen=True)
@@ -36,22 +40,43 @@ class Moment:
     zone: str | None
     local: bool
 
+    def wall_clock_in(self, zone: str) -> datetime:
+        """What clocks in the zone show at that moment, naive.
+
+        A caller who wrote local time is taken at their word: a later version of the IANA database
+        may have another offset for that day, and 23:00 stays 23:00.
+        """
+        there = self.at if self.local else self.at.astimezone(find_zone(zone))
+        return there.replace(tzinfo=None, fold=0)
+
     def check_offset_in(self, zone: str) -> None:
         """Check that the offset is the zone's at that moment (RFC 9557 section 3.4).
 
         Raises:
             ValueError: It is not, or clocks in the zone skip that time of that day.
         """
-        clock = find_zone(zone)
-        there = self.at.astimezone(clock)
+        there = self.at.astimezone(find_zone(zone))
         if not self.local or there.utcoffset() == self.at.utcoffset():
             return
-        if not tz.datetime_exists(self.at.replace(tzinfo=clock)):
+        if _is_skipped(self.at.replace(tzinfo=there.tzinfo)):
             raise ValueError(f"{self.at.isoformat()} is skipped by the clocks of {zone} that day")
         raise ValueError(
             f"{self.at.isoformat()} does not agree with {zone}, "
             f"where that moment is {there.isoformat()}"
         )
+
+    def check_is_first_in(self, zone: str) -> None:
+        """Check that clocks in the zone show that time of that day for the first time.
+
+        Raises:
+            ValueError: It is the second time, after the clocks were set back.
+        """
+        there = self.at.astimezone(find_zone(zone))
+        if there.fold:
+            raise ValueError(
+                f"{self.at.isoformat()} is the second {there:%H:%M} of a night on which {zone} "
+                "sets its clocks back; a schedule means the first, so begin there or on another day"
+            )
 
 
 def parse_moment(text: object) -> Moment:
@@ -78,16 +103,33 @@ def parse_moment(text: object) -> Moment:
     return Moment(at, zone, local=offset not in {"Z", "z", "-00:00"})
 
 
-def find_zone(name: str) -> tzinfo:
-    """The clock of an IANA time zone, by the database that Prefect's schedules use.
+def find_zone(name: str) -> ZoneInfo:
+    """The clock of an IANA time zone that Prefect's schedules know too.
 
     Raises:
         ValueError: No such zone.
     """
-    zone = tz.gettz(name) if is_valid_timezone(name) else None
-    if zone is None:
-        raise ValueError(f"{brief(name)} is not a known IANA time zone such as 'Europe/Paris'")
-    return zone
+    # Each has a database of its own, and a zone that dateutil lacks is laid out as if it were none.
+    if is_valid_timezone(name) and tz.gettz(name) is not None:
+        with suppress(ZoneInfoNotFoundError):
+            return ZoneInfo(name)
+    raise ValueError(f"{brief(name)} is not a known IANA time zone such as 'Europe/Paris'")
+
+
+def offset_of(wall_clock: datetime, zone: ZoneInfo) -> timedelta:
+    """The UTC offset by which a schedule reads what the zone's clocks show.
+
+    A time that comes twice means the first; one that a clock change skips comes that much earlier,
+    by the offset after the change. Both are the earlier of its two readings.
+    """
+    before = zone.utcoffset(wall_clock) or _NONE
+    after = zone.utcoffset(wall_clock.replace(fold=1)) or _NONE
+    return max(after, before)
+
+
+def _is_skipped(moment: datetime) -> bool:
+    back = moment.astimezone(UTC).astimezone(moment.tzinfo)
+    return back.replace(tzinfo=None) != moment.replace(tzinfo=None)
 
 
 def _on_the_calendar(match: re.Match[str]) -> datetime:

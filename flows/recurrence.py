@@ -9,26 +9,68 @@ what the server schedules is one truth, odd nights included:
   the change); one that comes twice in autumn means the first. No night is skipped or doubled.
 - Months from the 29th, 30th or 31st, and years from 29 February, end with the month. RFC 5545
   alone would skip the short months.
-- dateutil knows clock changes up to 2037; later occurrences keep the zone's standard time, in
-  Prefect's schedules as here.
+- dateutil misreads clock changes of zones whose winter time is the deviation (Europe/Dublin,
+  Africa/Casablanca), and knows none after 2037. So a new schedule is held against the whole IANA
+  database (`survey`): one that Prefect would lay out differently is refused.
 """
 
-from collections.abc import Iterator
+from calendar import monthrange
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from itertools import islice, pairwise, takewhile
+from itertools import takewhile
 from typing import Self
+from zoneinfo import ZoneInfo
 
-import pendulum
+from dateutil import tz
 from prefect.client.schemas.schedules import RRuleSchedule
 
 from flows.durations import Interval
-from flows.moments import find_zone
+from flows.moments import Moment, find_zone, offset_of
 
 _SHORTEST_MONTH = 28
 _HOUR = timedelta(hours=1)
 _ETC_HOURS = range(-12, 15)
+
+LAST_YEAR_OF_CHANGES = 2037
+"""dateutil reads only the 32-bit part of a zone's file (RFC 8536), which ends in January 2038.
+
+It takes what comes after the last change there for standard time: in Sydney from October 2037 on.
+"""
+
+_NO_CHANGE_AFTER = datetime(LAST_YEAR_OF_CHANGES + 1, 1, 21)  # noqa: DTZ001
+
+
+@dataclass(frozen=True)
+class WrongNight:
+    """The first occurrence that Prefect's server would start at a wrong time.
+
+    Attributes:
+        number: Which of the maxRuns occurrences it is, from 1 on.
+        due: When it is due, on the clock of the schedule's zone.
+        started: When Prefect would start it instead, on the same clock.
+    """
+
+    number: int
+    due: datetime
+    started: datetime
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What only a look at every occurrence tells.
+
+    Attributes:
+        shortest_gap: The shortest elapsed time from an occurrence to the next: 23 hours for P1D in
+            spring. The moment after the last counts; timedelta.max if there is none in the
+            calendar. Where there is a wrong night, no later gap counts.
+        wrong: The first occurrence that comes at a wrong time, if there is one.
+    """
+
+    shortest_gap: timedelta
+    wrong: WrongNight | None = None
 
 
 @dataclass(frozen=True)
@@ -48,21 +90,21 @@ class Recurrence:
     max_runs: int
 
     @classmethod
-    def starting(cls, first: datetime, zone: str | None, interval: Interval, max_runs: int) -> Self:
-        """The recurrence from an aware first moment, on the zone's clock or else its own offset's.
+    def starting(cls, first: Moment, zone: str | None, interval: Interval, max_runs: int) -> Self:
+        """The recurrence from a first moment on, on the zone's clock or else its own offset's.
 
         Raises:
             ValueError: No schedule of Prefect's can begin at that moment with that step. The
                 sentence continues one that begins with "firstRunAt".
         """
-        clock = "UTC" if interval.seconds else zone or _fixed_clock(first, interval)
-        start = first.astimezone(find_zone(clock))
-        if start.fold:
-            raise ValueError(
-                f"{first.isoformat()} is the second {start:%H:%M} of a night on which {clock} "
-                "sets its clocks back; a schedule means the first, so begin there or on another day"
-            )
-        return cls(start.replace(tzinfo=None), clock, interval, max_runs)
+        if interval.seconds:
+            start = first.at.astimezone(UTC).replace(tzinfo=None)
+            return cls(start, "UTC", interval, max_runs)
+        if zone:
+            return cls(first.wall_clock_in(zone), zone, interval, max_runs)
+        clock = _fixed_clock(first.at, interval)
+        start = first.at.astimezone(find_zone(clock)).replace(tzinfo=None)
+        return cls(start, clock, interval, max_runs)
 
     @property
     def rrule(self) -> str:
@@ -116,15 +158,22 @@ class Recurrence:
                 return number if due == occurrence and number <= self.max_runs else None
         return None
 
-    def shortest_gap(self) -> timedelta:
-        """The shortest elapsed time from an occurrence to the next: 23 hours for P1D in spring.
-
-        The moment after the last occurrence counts; timedelta.max if there is none in the calendar.
-        """
-        if self.interval.seconds:
-            return timedelta(seconds=self.interval.seconds)
-        moments = islice(_lay_out(self._endless_from(self.start), self.timezone), self.max_runs + 1)
-        return min((due - before for before, due in pairwise(moments)), default=timedelta.max)
+    def survey(self) -> Survey:
+        """Look at every occurrence, up to the first that Prefect would start at a wrong time."""
+        if self.interval.seconds:  # in UTC, where every engine agrees
+            return Survey(timedelta(seconds=self.interval.seconds))
+        zone, engine = find_zone(self.timezone), _engine_offsets(self.timezone)
+        shortest, before = timedelta.max, None
+        with suppress(OverflowError):  # the evening of 31 December 9999 is in the year 10000 of UTC
+            for number, wall_clock in enumerate(self._wall_clocks(), start=1):
+                offset = offset_of(wall_clock, zone)
+                due = wall_clock - offset
+                if number <= self.max_runs and (other := engine(wall_clock)) != offset:
+                    return Survey(shortest, _wrong_night(number, due, wall_clock - other, zone))
+                if before and due - before < shortest:
+                    shortest = due - before
+                before = due
+        return Survey(shortest)
 
     def _numbered_near(self, moment: datetime) -> Iterator[tuple[int, datetime]]:
         """What would be due if maxRuns had no end, from shortly before the moment on.
@@ -137,14 +186,26 @@ class Recurrence:
     def _laid_out_from(self, steps: int) -> Iterator[datetime]:
         """What would be due if maxRuns had no end, so many steps after the first."""
         try:
-            near = pendulum.instance(self.start, tz=None).add(
-                months=steps * self.interval.months,
-                days=steps * self.interval.days,
-                seconds=steps * self.interval.seconds,
-            )
+            near = self._wall_clock(steps)
         except (OverflowError, ValueError):  # beyond the calendar
             return iter(())
         return _lay_out(self._endless_from(near), self.timezone)
+
+    def _wall_clock(self, steps: int) -> datetime:
+        step, start = self.interval, self.start
+        if not step.months:
+            return start + steps * timedelta(days=step.days, seconds=step.seconds)
+        years, month = divmod(start.month - 1 + steps * step.months, 12)
+        year, month = start.year + years, month + 1
+        if start.day > _SHORTEST_MONTH:
+            start = start.replace(day=min(start.day, monthrange(year, month)[1]))
+        return start.replace(year=year, month=month)
+
+    def _wall_clocks(self) -> Iterator[datetime]:
+        """What clocks show at each occurrence, and at the moment after the last."""
+        with suppress(OverflowError, ValueError):  # beyond the calendar
+            for steps in range(self.max_runs + 1):
+                yield self._wall_clock(steps)
 
     def _endless_from(self, start: datetime) -> str:
         # Not strftime: its %Y writes the year 26 as "26".
@@ -164,6 +225,22 @@ def _lay_out(rrule: str, timezone: str) -> Iterator[datetime]:
             yield moment.astimezone(UTC)
     except OverflowError:  # the evening of 31 December 9999 is in the year 10000 of UTC
         return
+
+
+def _engine_offsets(timezone: str) -> Callable[[datetime], timedelta]:
+    """The UTC offsets by which Prefect's engine reads what clocks in the zone show."""
+    zone = tz.gettz(timezone) or UTC  # find_zone refuses a zone that the engine does not know
+
+    def offset(wall_clock: datetime) -> timedelta:
+        return zone.utcoffset(wall_clock) or timedelta(0)
+
+    at_last = offset(_NO_CHANGE_AFTER)
+    return lambda wall_clock: at_last if wall_clock > _NO_CHANGE_AFTER else offset(wall_clock)
+
+
+def _wrong_night(number: int, due: datetime, started: datetime, zone: ZoneInfo) -> WrongNight:
+    there = (moment.replace(tzinfo=UTC).astimezone(zone) for moment in (due, started))
+    return WrongNight(number, *there)
 
 
 def _rule(interval: Interval, day: int) -> str:

@@ -9,7 +9,7 @@ import pendulum
 
 from flows.durations import parse_wait
 from flows.moments import find_zone, parse_moment
-from flows.recurrence import Recurrence
+from flows.recurrence import LAST_YEAR_OF_CHANGES, Recurrence, WrongNight
 from flows.refusals import FieldError
 
 if TYPE_CHECKING:  # the contract asks these rules
@@ -61,22 +61,68 @@ def _waits_too_long(request: "DailyOrdersBatchCloseConfigRequest", gap: timedelt
 def _admission_errors(
     request: "DailyOrdersBatchCloseConfigRequest", recurrence: Recurrence, admission: Admission
 ) -> Iterator[FieldError]:
-    if not recurrence.fits_the_calendar:
+    if error := _start_error(request, recurrence):
+        yield error
+        return
+    past = recurrence.first <= admission.now
+    survey = recurrence.survey()
+    gap = survey.shortest_gap
+    if survey.wrong and not past:  # from a later start on, other nights come
+        yield _wrong_night(survey.wrong, request)
+    elif not recurrence.fits_the_calendar:
         yield FieldError("maxRuns", f"{request.max_runs} leads beyond the year 9999; use fewer")
-    gap = recurrence.shortest_gap()
     if request.upstream_wait >= gap - request.replication_delay:
         yield _waits_too_long(request, gap)
     if gap < admission.shortest:
         reason = f"{request.interval!r} is too short; use {_words(admission.shortest)} or more"
         yield FieldError("interval", reason)
-    if recurrence.first <= admission.now:
-        upcoming = recurrence.after(admission.now, bounded=False)
-        later = (
-            f"the next moment is {_local(upcoming, request)}"
-            if upcoming
-            else "nor is any later moment"
-        )
-        yield FieldError("firstRunAt", f"{request.first_run_at!r} is not in the future; {later}")
+    if past:
+        yield _past(request, recurrence, admission)
+
+
+def _start_error(
+    request: "DailyOrdersBatchCloseConfigRequest", recurrence: Recurrence
+) -> FieldError | None:
+    """Whether firstRunAt means one moment, by the IANA database as it is today.
+
+    A stored request is not asked again: by then the database may have changed its mind.
+    """
+    first = parse_moment(request.first_run_at)
+    try:
+        if request.zone:
+            first.check_offset_in(request.zone)
+        first.check_is_first_in(recurrence.timezone)
+    except ValueError as error:
+        return FieldError("firstRunAt", str(error))
+    return None
+
+
+def _past(
+    request: "DailyOrdersBatchCloseConfigRequest", recurrence: Recurrence, admission: Admission
+) -> FieldError:
+    upcoming = recurrence.after(admission.now, bounded=False)
+    later = (
+        f"the next moment is {_local(upcoming, request)}" if upcoming else "nor is any later moment"
+    )
+    return FieldError("firstRunAt", f"{request.first_run_at!r} is not in the future; {later}")
+
+
+def _wrong_night(wrong: WrongNight, request: "DailyOrdersBatchCloseConfigRequest") -> FieldError:
+    remedy = "an offset without a time zone"
+    if wrong.due.year >= LAST_YEAR_OF_CHANGES:
+        cause = f"which knows clock changes up to {LAST_YEAR_OF_CHANGES} only"
+    else:
+        cause = f"which misreads the clock changes of {request.zone}"
+        remedy = f"another time of day or {remedy}"
+    due = f"{wrong.due.isoformat()}[{request.zone}]"
+    fault = f"{due}, but would be started at {wrong.started.isoformat()} by Prefect, {cause}"
+    if wrong.number == 1:
+        return FieldError("firstRunAt", f"is {fault}; use {remedy}")
+    return FieldError(
+        "maxRuns",
+        f"{request.max_runs} is too many, because run {wrong.number} is due at {fault}; "
+        f"use {wrong.number - 1} at most, or {remedy}",
+    )
 
 
 def _local(moment: datetime, request: "DailyOrdersBatchCloseConfigRequest") -> str:

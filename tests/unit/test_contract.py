@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from flows import recurrence as recurrences
 from flows.admission import FieldError, InvalidRequestError, parse_request
 from flows.contract import DailyOrdersBatchCloseConfigOutcome, DailyOrdersBatchCloseConfigRequest
+from flows.recurrence import Recurrence
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 REQUEST = {
@@ -74,6 +76,49 @@ def test_a_stored_request_is_readable_long_after_its_first_run(monkeypatch):
 
     stored["firstRunAt"] = "2020-12-01T23:00:00+01:00"
     assert DailyOrdersBatchCloseConfigRequest.model_validate(stored).recurrence.first.year == 2020
+
+
+@pytest.mark.parametrize(
+    "first_run_at",
+    [
+        "2027-07-01T23:00:00+01:00[Europe/Paris]",  # France gave up summer time after it was stored
+        "2027-03-28T02:30:00+01:00[Europe/Paris]",
+        "2027-10-31T02:30:00+01:00[Europe/Paris]",
+        "2040-07-01T23:00:00+02:00[Europe/Paris]",
+    ],
+)
+def test_a_stored_request_stays_readable_whatever_is_known_of_the_zone_meanwhile(first_run_at):
+    assert "firstRunAt" in refusals(firstRunAt=first_run_at)
+    stored = DailyOrdersBatchCloseConfigRequest.model_validate(
+        {**REQUEST, "firstRunAt": first_run_at}
+    )
+
+    assert stored.recurrence.start.isoformat() == first_run_at[:19]
+    assert stored.recurrence.timezone == "Europe/Paris"
+
+
+def test_only_a_new_request_has_every_night_looked_at(monkeypatch):
+    stored = read(maxRuns=4000).model_dump(by_alias=True)
+    monkeypatch.delattr(Recurrence, "survey")
+    with pytest.raises(AttributeError):
+        read()
+
+    assert DailyOrdersBatchCloseConfigRequest.model_validate(stored).max_runs == 4000
+
+
+def test_a_hundred_thousand_nights_are_admitted_without_laying_them_out(monkeypatch):
+    laid_out = []
+    lay_out = recurrences._lay_out  # noqa: SLF001
+
+    def note(rrule, timezone):
+        for moment in lay_out(rrule, timezone):
+            laid_out.append(moment)
+            yield moment
+
+    monkeypatch.setattr(recurrences, "_lay_out", note)
+
+    assert read(firstRunAt="2026-12-01T23:00:00+05:30[Asia/Kolkata]", maxRuns=100_000)
+    assert len(laid_out) < 50
 
 
 def test_the_outcome_repeats_the_request_and_names_the_clock():
@@ -269,7 +314,10 @@ def test_waits_may_come_close_to_the_next_run_where_no_clock_changes():
 
 @pytest.mark.parametrize("interval", ["P1M", "P1Y", "P20000D", "PT99999999M"])
 def test_a_schedule_ends_before_the_calendar_does(interval):
-    assert "leads beyond the year 9999" in refusals(interval=interval, maxRuns=100_000)["maxRuns"]
+    first = "2026-12-01T23:00:00+01:00"  # with a zone, fewer runs are possible already by 2037
+    wrong = refusals(firstRunAt=first, interval=interval, maxRuns=100_000)["maxRuns"]
+
+    assert "leads beyond the year 9999" in wrong
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from prefect.server.schemas.schedules import RRuleSchedule as ServerSchedule
 
 from flows import recurrence as recurrences
 from flows.durations import Interval, parse_interval
-from flows.moments import parse_moment
+from flows.moments import Moment, parse_moment
 from flows.recurrence import Recurrence
 
 PARIS = "Europe/Paris"
@@ -22,7 +22,7 @@ PARIS = "Europe/Paris"
 
 def recurrence(first: str, interval: str, max_runs: int) -> Recurrence:
     moment = parse_moment(first)
-    return Recurrence.starting(moment.at, moment.zone, parse_interval(interval), max_runs)
+    return Recurrence.starting(moment, moment.zone, parse_interval(interval), max_runs)
 
 
 def local(schedule: Recurrence, zone: str, form: str = "%d %b %H:%M") -> list[str]:
@@ -43,7 +43,7 @@ def laid_out_by_the_server(schedule: Recurrence) -> list[datetime]:
         (f"2027-03-20T02:30:00+01:00[{PARIS}]", "P1D", 20),
         (f"2027-10-20T02:30:00+02:00[{PARIS}]", "P1D", 20),
         ("2027-03-01T02:30:00-05:00[America/New_York]", "P1D", 300),
-        ("2027-03-01T02:15:00+10:30[Australia/Lord_Howe]", "P1D", 300),
+        ("2027-03-01T02:15:00+11:00[Australia/Lord_Howe]", "P1D", 300),
         (f"2027-01-31T23:00:00+01:00[{PARIS}]", "P1M", 14),
         (f"2028-02-29T23:00:00+01:00[{PARIS}]", "P1Y", 9),
         (f"2027-01-31T23:00:00+01:00[{PARIS}]", "P2W", 30),
@@ -70,8 +70,8 @@ def test_23_00_stays_23_00_when_the_clocks_change():
     autumn = recurrence(f"2027-10-29T23:00:00+02:00[{PARIS}]", "P1D", 4)
 
     assert {moment[-5:] for moment in local(spring, PARIS) + local(autumn, PARIS)} == {"23:00"}
-    assert spring.shortest_gap() == timedelta(hours=23)
-    assert autumn.shortest_gap() == timedelta(hours=24)
+    assert spring.survey().shortest_gap == timedelta(hours=23)
+    assert autumn.survey().shortest_gap == timedelta(hours=24)
 
 
 def test_an_offset_alone_never_changes():
@@ -97,9 +97,11 @@ def test_a_local_time_that_comes_twice_is_closed_once_the_first_time():
 
 
 def test_a_schedule_cannot_begin_with_the_second_of_two_equal_local_times():
+    second = parse_moment(f"2027-10-31T02:30:00+01:00[{PARIS}]")
     with pytest.raises(ValueError, match=r"is the second 02:30 of a night"):
-        recurrence(f"2027-10-31T02:30:00+01:00[{PARIS}]", "P1D", 3)
+        second.check_is_first_in(PARIS)
 
+    second.check_is_first_in("UTC")
     assert recurrence(f"2027-10-31T02:30:00+01:00[{PARIS}]", "PT6H", 3).first.hour == 1
 
 
@@ -197,7 +199,7 @@ def test_occurrences_end_with_the_calendar():
 
     assert not schedule.fits_the_calendar
     assert schedule.after(schedule.last, bounded=False) is None
-    assert recurrence("9998-12-31T23:00:00Z", "P5Y", 1).shortest_gap() == timedelta.max
+    assert recurrence("9998-12-31T23:00:00Z", "P5Y", 1).survey().shortest_gap == timedelta.max
 
 
 intervals = st.one_of(
@@ -213,14 +215,11 @@ starts = st.datetimes(datetime(2026, 1, 1), datetime(2030, 1, 1)).map(  # noqa: 
 )
 
 
-def _possible(first, zone, interval, max_runs):
-    try:
-        return Recurrence.starting(first, zone, interval, max_runs)
-    except ValueError:  # the second of two equal local times
-        return None
+def _starting(first, zone, interval, max_runs):
+    return Recurrence.starting(Moment(first, zone, local=False), zone, interval, max_runs)
 
 
-schedules = st.builds(_possible, starts, zones, intervals, st.integers(1, 60)).filter(bool)
+schedules = st.builds(_starting, starts, zones, intervals, st.integers(1, 60))
 
 
 @settings(deadline=None, max_examples=80)
@@ -229,8 +228,20 @@ def test_there_are_exactly_max_runs_occurrences_strictly_one_after_the_other(sch
     moments = list(schedule.occurrences())
 
     assert len(moments) == schedule.max_runs
-    assert all(due - before >= schedule.shortest_gap() for before, due in pairwise(moments))
-    assert schedule.shortest_gap() > timedelta(0)
+    assert all(due > before for before, due in pairwise(moments))
+
+
+@settings(deadline=None, max_examples=80)
+@given(schedules)
+def test_the_shortest_gap_is_the_shortest_of_those_before_the_first_wrong_night(schedule):
+    survey = schedule.survey()
+    right = survey.wrong.number - 1 if survey.wrong else schedule.max_runs
+    moments = list(islice(schedule.occurrences(), right))
+    shortest = min((due - before for before, due in pairwise(moments)), default=timedelta.max)
+
+    assert survey.shortest_gap > timedelta(0)
+    assert survey.shortest_gap <= shortest  # the moment after the last counts too
+    assert survey.shortest_gap == shortest or not survey.wrong
 
 
 @settings(deadline=None, max_examples=80)
