@@ -101,16 +101,18 @@ class Stack:
         pool: str = WORK_POOL,
         *,
         limit: int | None = None,
+        part: str | None = None,
         **settings: str,
     ) -> Part:
         """Start a worker of a work pool; it needs no waiting for.
 
+        `part` is what it is called here, if not by its name: two workers may have one name.
         `settings` are more environment variables, for this worker only.
         """
         command = ["prefect", "worker", "start", "--pool", pool, "--type", kind, "--name", name]
         if limit is not None:
             command += ["--limit", str(limit)]
-        return self._start(name, command, settings)
+        return self._start(part or name, command, settings)
 
     def start_journeys_api(self, *options: str) -> Part:
         """Start the Journeys API and wait until it answers; the blocks must be saved by then."""

@@ -12,28 +12,14 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from tests.chaos.arena import LEASE
 from tests.chaos.campaign import Campaign
 from tests.chaos.table import table
-
-SETTINGS = {
-    # Nothing here has automations, and SQLite has less to do without their bookkeeping.
-    "PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED": "false",
-    "BATCH_CLOSE_SHORTEST_INTERVAL": "PT5S",
-}
 
 
 def main() -> int:
     """Run a campaign; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
-    parser.add_argument("--trials", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--db", choices=["sqlite", "postgres"], default="sqlite")
-    parser.add_argument("--only", metavar="BLOW", help="'worker: before snapshot', for instance")
-    parser.add_argument("--rotation", choices=["strict", "grace"], help="instead of either")
-    parser.add_argument("--access-token-seconds", type=int, help="instead of 6 or 300")
-    parser.add_argument("--keep", action="store_true", help="keep the logs and the database")
-    options = parser.parse_args()
+    options = _parser().parse_args()
     campaign = Campaign(
         options.trials,
         options.seed,
@@ -41,11 +27,14 @@ def main() -> int:
         options.only,
         options.rotation,
         options.access_token_seconds,
+        options.same_name,
+        options.lease,
+        options.longest,
     )
     home = Path(tempfile.mkdtemp(prefix="daily-orders-chaos-"))
     try:
         on_postgres = options.db == "postgres"
-        asyncio.run(campaign.fight(home, on_postgres=on_postgres, **SETTINGS))
+        asyncio.run(campaign.fight(home, on_postgres=on_postgres))
     finally:
         if options.keep:
             print(f"kept: {home}")  # noqa: T201
@@ -59,6 +48,22 @@ def main() -> int:
     counted = f"trials={len(campaign.findings)} seed={options.seed} wrong={len(campaign.wrong)}"
     print(f"chaos: {counted} exit={'ok' if good else 'failed'}")  # noqa: T201
     return 0 if good else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
+    parser.add_argument("--trials", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--same-name", action="store_true", help="all workers are called alike")
+    parser.add_argument("--db", choices=["sqlite", "postgres"], default="sqlite")
+    parser.add_argument("--lease", type=float, default=LEASE, help="in seconds; 60 in production")
+    parser.add_argument("--longest", type=float, default=10, help="outage or freeze, in leases")
+    parser.add_argument("--only", metavar="BLOW", help="'worker: before snapshot', for instance")
+    parser.add_argument("--rotation", choices=["strict", "grace"], help="instead of either")
+    parser.add_argument("--access-token-seconds", type=int, help="instead of 6 or 300")
+    parser.add_argument("--keep", action="store_true", help="keep the logs and the database")
+    return parser
 
 
 if __name__ == "__main__":

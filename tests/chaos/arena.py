@@ -13,10 +13,18 @@ from blocks import clock
 from deployments import postgres
 from deployments.sandbox.settings import Rotation
 from deployments.stack import Part, Stack, free_port, stack
-from tests.chaos.hardships import Target
+from tests.chaos.blows import Target
+from tests.chaos.clocks import SteppedClock
 from tests.chaos.relay import Relay, relays
+from tests.chaos.sockets import has_port
+from tests.chaos.systems import SETTINGS
+from tests.chaos.takeovers import Freeze, process_of
 
-ASLEEP_SECONDS = 12.0
+LEASE = 12.0
+"""Seconds, unless a campaign says otherwise: long outages are many leases long, and soon over."""
+
+STARTED_AFTER = 8.0
+"""Seconds after which a worker that was started takes runs."""
 
 
 @dataclass
@@ -26,10 +34,16 @@ class Arena:
     stack: Stack
     prefect: Relay
     outside: Relay
+    worker_clock: SteppedClock
     workers: dict[str, Part] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
+    """What each worker is called in Prefect: two may have one name."""
     kills: list[datetime] = field(default_factory=list)
-    """When a worker was killed: what it held in memory only is gone."""
+    """When a worker was killed, or stood still beside another: what only it knows is of no use."""
+    freezes: list[Freeze] = field(default_factory=list)
     struck: threading.Event = field(default_factory=threading.Event)
+    _victim: str = ""
+    _outgoing: Part | None = None
 
     @property
     def outside_url(self) -> str:
@@ -51,45 +65,60 @@ class Arena:
         )
         self.outside.target_port = int(self.stack.sandbox_url.rpartition(":")[2])
 
-    def start_workers(self, number: int) -> None:
+    def start_workers(self, number: int, *, same_name: bool = False) -> None:
         """Start so many workers."""
-        for name in [f"worker-{count + 1}" for count in range(number)]:
-            self._start_worker(name)
+        for count in range(1, number + 1):
+            self.names[f"worker-{count}"] = "worker-1" if same_name else f"worker-{count}"
+            self._start_worker(f"worker-{count}")
 
-    def strike(self, target: Target) -> None:
-        """End a part of the installation, or have it stand still, in this very moment."""
+    def strike(self, target: Target, client_port: int = 0) -> None:
+        """End a part of the installation, or have it stand still, in this very moment.
+
+        Of several workers it is the one that holds the connection from `client_port`, else the
+        first; "worker" and "both" are all of them.
+        """
         if self.struck.is_set():
             return
-        workers = list(self.workers.values())
+        self._victim = self._behind(client_port)
+        victim = self.workers[self._victim]
         match target:
             case "worker, politely":
-                _signal(workers[0], signal.SIGTERM)
+                _signal(victim, signal.SIGTERM)
             case "worker, asleep":
-                _signal(workers[0], signal.SIGSTOP)
+                _signal(victim, signal.SIGSTOP)
+            case "server, asleep":
+                _signal(self._server, signal.SIGSTOP)
+            case "worker, replaced" | "worker, replaced politely":
+                self._outgoing = victim
+                self._start_worker(self._victim)
             case "one worker":
-                self.kills.append(clock.now())
-                _signal(workers[0], signal.SIGKILL)
-            case _:
-                if target in {"server", "both"}:
+                self._kill(victim)
+            case "worker" | "both" | "server":
+                self._kill(*([] if target == "server" else self.workers.values()))
+                if target != "worker":
                     _signal(self._server, signal.SIGKILL)
-                if target in {"worker", "both"}:
-                    self.kills.append(clock.now())
-                    for worker in workers:
-                        _signal(worker, signal.SIGKILL)
         self.struck.set()
 
-    def mend(self, target: Target) -> None:
-        """Start again what the blow has ended."""
-        if target in {"server", "both"}:
-            self.stack.restart_server()
-        if target == "worker, asleep":
-            threading.Event().wait(ASLEEP_SECONDS)
-            _signal(next(iter(self.workers.values())), signal.SIGCONT)
-        elif target not in {"server", "one worker"}:
-            for name, worker in list(self.workers.items()):
-                if target != "worker, politely" or worker is next(iter(self.workers.values())):
-                    worker.process.wait(60)
-                    self._start_worker(name)
+    def mend(self, target: Target, seconds: float = 0.0) -> None:
+        """Put right what the blow has done, where it is to last: after so many seconds."""
+        match target:
+            case "worker, asleep":
+                self._wake(self.workers[self._victim], seconds)
+            case "server, asleep":
+                threading.Event().wait(seconds)
+                _signal(self._server, signal.SIGCONT)
+            case "worker, replaced" | "worker, replaced politely":
+                threading.Event().wait(STARTED_AFTER)
+                self._see_off(politely=target == "worker, replaced politely")
+            case "worker, politely":
+                self._restart(self._victim)
+            case "server":
+                self.stack.restart_server()
+            case "worker" | "both":
+                if target == "both":
+                    self.stack.restart_server()
+                for name in list(self.workers):
+                    self._restart(name)
 
     def revive(self) -> list[str]:
         """Start workers that ended without being told to; their names."""
@@ -102,14 +131,55 @@ class Arena:
     def _server(self) -> Part:
         return next(part for part in self.stack.parts if part.name == "server")
 
+    def _behind(self, client_port: int) -> str:
+        for name, part in self.workers.items():
+            if client_port and has_port(part.process.pid, client_port):
+                return name
+        return next(iter(self.workers))
+
+    def _kill(self, *workers: Part) -> None:
+        if workers:
+            self.kills.append(clock.now())
+        for worker in workers:
+            _signal(worker, signal.SIGKILL)
+
+    def _wake(self, worker: Part, seconds: float) -> None:
+        if len(self.workers) > 1:
+            self.kills.append(clock.now())
+        api, pid = self.stack.api_url, worker.process.pid
+        process = process_of(api, pid)
+        threading.Event().wait(seconds)
+        if process and process_of(api, pid) != process:
+            self.freezes.append(Freeze(process, clock.now()))
+        _signal(worker, signal.SIGCONT)
+
+    def _see_off(self, *, politely: bool) -> None:
+        assert self._outgoing
+        if politely:
+            _signal(self._outgoing, signal.SIGTERM)
+        else:
+            self._kill(self._outgoing)
+        self._outgoing.process.wait(60)
+
+    def _restart(self, name: str) -> None:
+        self.workers[name].process.wait(60)
+        self._start_worker(name)
+
     def _start_worker(self, name: str) -> None:
         through = f"http://127.0.0.1:{self.prefect.port}/api"
-        self.workers[name] = self.stack.start_worker(name, PREFECT_API_URL=through)
+        clock_in = self.worker_clock.folder
+        self.workers[name] = self.stack.start_worker(
+            self.names[name], part=name, PREFECT_API_URL=through, PYTHONPATH=str(clock_in)
+        )
 
 
 @contextmanager
-def arena(home: Path, *, on_postgres: bool = False, **settings: str) -> Iterator[Arena]:
-    """An installation with its relays, and with nothing but the Prefect server started."""
+def arena(home: Path, *, on_postgres: bool = False, lease: float = LEASE) -> Iterator[Arena]:
+    """An installation with its relays, and with nothing but the Prefect server started.
+
+    `lease` is in seconds.
+    """
+    settings = SETTINGS | {"BATCH_CLOSE_LEASE_SECONDS": f"{lease:g}"}
     with ExitStack() as everything:
         if on_postgres:
             url = everything.enter_context(postgres.database(free_port()))
@@ -118,7 +188,7 @@ def arena(home: Path, *, on_postgres: bool = False, **settings: str) -> Iterator
         prefect, outside = Relay(installation.port), Relay(0)
         everything.enter_context(relays(prefect, outside))
         installation.start_server()
-        yield Arena(installation, prefect, outside)
+        yield Arena(installation, prefect, outside, SteppedClock(home / "clock"))
 
 
 def _signal(part: Part, number: signal.Signals) -> None:

@@ -1,17 +1,65 @@
-"""What falls on the installation in the middle of a round."""
+"""What falls on the installation in the middle of a round, on everyone in it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from random import Random
 from typing import Literal
 
-from tests.chaos.hardships import MOMENTS, TROUBLES, WAITS, Moment, Phase, Target, Trouble
-from tests.chaos.relay import Trap
+from tests.chaos.moments import Moment
+from tests.chaos.relay import Effect, Trap
 
 Side = Literal["before", "after"]
+How = Literal["deployment", "call"]
+SlowEndpoint = Literal["token.refresh", "orders.prepareSnapshot"]
+Target = Literal[
+    "worker",
+    "server",
+    "both",
+    "worker, politely",
+    "worker, asleep",
+    "server, asleep",
+    "worker, replaced",
+    "worker, replaced politely",
+    "one worker",
+]
+"""All workers, or of several the one whose request it is: see `tests.chaos.arena.Arena.strike`."""
+
+TARGETS: tuple[Target, ...] = (
+    "worker",
+    "server",
+    "both",
+    "worker, politely",
+    "worker, asleep",
+    "server, asleep",
+    "worker, replaced",
+    "worker, replaced politely",
+)
+"""What there is to strike where there is one worker; "one worker" stays dead, others take over."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blow:
+    """What falls on everyone in a round.
+
+    Attributes:
+        leases: How long it lasts, in lengths of a lease, if it lasts.
+        is_calm: Whether no outside system misbehaves towards anyone beside it.
+        patience: How many seconds outside systems are waited for, if not as always.
+        access_token_seconds: How long an access token lives, if not as drawn.
+    """
+
+    leases: float = 0.0
+    is_calm: bool = False
+    patience: float | None = None
+    access_token_seconds: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The line of the table."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class Kill:
+class Kill(Blow):
     """A part of the installation ends (or stands still) when the nth such request passes."""
 
     target: Target
@@ -24,10 +72,16 @@ class Kill:
         """The line of the table."""
         return f"{self.target}: {self.side} {self.moment.name}"
 
+    def trap(self, act: Callable[[int], None]) -> Trap:
+        """What to lay on the wire, so that `act` is called at the moment."""
+        effect: Effect = "act_before" if self.side == "before" else "act_after"
+        is_cut = self.target in {"worker", "both"}
+        return Trap(self.moment.matches, effect, first=self.nth, last=self.nth, act=act, cut=is_cut)
+
 
 @dataclass(frozen=True)
-class KillInWait:
-    """A part of the installation ends while runs wait."""
+class KillInWait(Blow):
+    """A part of the installation ends (or stands still) while runs wait."""
 
     target: Target
     wait: str
@@ -39,57 +93,65 @@ class KillInWait:
 
 
 @dataclass(frozen=True)
-class Disturbance:
-    """Prefect's API misbehaves towards the worker, from the nth such request on."""
+class ClockStep(Blow):
+    """The clock of the workers' machine is set to another time while they run, and back."""
 
-    trouble: Trouble
-    phase: Phase
-    nth: int
+    seconds: float
+    wait: str
 
     @property
     def name(self) -> str:
         """The line of the table."""
-        return self.trouble.name
+        return f"clock: {'ahead' if self.seconds > 0 else 'back'} in {self.wait}"
 
-    def trap(self) -> Trap:
-        """What to lay on the wire to Prefect."""
-        trouble = self.trouble
-        assert trouble.effect != "away"
-        return Trap(
-            self.moment.matches,
-            trouble.effect,
-            first=self.nth,
-            last=self.nth + trouble.count - 1,
-            seconds=trouble.seconds,
-        )
+
+@dataclass(frozen=True)
+class Slow(Blow):
+    """An outside system takes its time with every such request; nobody gives it up."""
+
+    endpoint: SlowEndpoint
+    seconds: float
 
     @property
-    def moment(self) -> Moment:
-        """Which requests are counted."""
-        anything = {"configure": "anything of the configuration", "close": "anything of the close"}
-        name = self.trouble.moment or anything[self.phase]
-        return next(moment for moment in MOMENTS if moment.name == name)
+    def name(self) -> str:
+        """The line of the table."""
+        what = "refresh" if self.endpoint == "token.refresh" else "snapshot"
+        return f"{self.seconds:g} seconds for each {what}"
 
 
-Blow = Kill | KillInWait | Disturbance
+@dataclass(frozen=True)
+class ByHand(Blow):
+    """People run the close of nights that wait: through the template, or as a call from Python."""
+
+    how: How
+    wait: str
+
+    @property
+    def name(self) -> str:
+        """The line of the table."""
+        return f"by hand: {self.how} in {self.wait}"
 
 
-def draw(chance: Random, trials: int, targets: tuple[Target, ...]) -> Blow:
-    """A blow for a round of so many trials."""
-    kind = chance.random()
-    target = chance.choice(targets)
-    if kind < 0.15:
-        return KillInWait(target, chance.choice(WAITS))
-    if kind < 0.3:
-        trouble = chance.choice(TROUBLES)
-        anywhen: tuple[Phase, ...] = ("configure", "close")
-        phase = "close" if trouble.moment else chance.choice(anywhen)
-        return Disturbance(trouble, phase, _nth(chance, trials, is_any=not trouble.moment))
-    moment = chance.choice(MOMENTS)
-    is_any = moment.name.startswith("anything")
-    side: Side = chance.choice(("before", "after"))
-    return Kill(target, moment, side, _nth(chance, trials, is_any=is_any))
+@dataclass(frozen=True)
+class Suspension(Blow):
+    """People suspend runs, as the UI does it, and resume them after so many seconds."""
+
+    seconds: float
+
+    @property
+    def name(self) -> str:
+        """The line of the table."""
+        return "suspended and resumed"
 
 
-def _nth(chance: Random, trials: int, *, is_any: bool) -> int:
-    return chance.randint(1, 20 * trials if is_any else max(1, trials // 2))
+@dataclass(frozen=True)
+class PoolPause(Blow):
+    """People pause the work pool while runs wait, and resume it after so many seconds."""
+
+    seconds: float
+    wait: str
+
+    @property
+    def name(self) -> str:
+        """The line of the table."""
+        return f"work pool paused: in {self.wait}"

@@ -32,10 +32,9 @@ from deployments.sandbox.client import SandboxClient
 from deployments.sandbox.settings import Rotation
 from flows.configure import configure_schedule
 from flows.contract import DailyOrdersBatchCloseConfigRequest
-from tests.chaos.__main__ import SETTINGS
 from tests.chaos.arena import Arena, arena
+from tests.chaos.patience import patiently
 from tests.chaos.relay import Trap
-from tests.chaos.rounds import patiently
 
 REFRESH = re.compile(rb"POST /oauth/token ")
 AT_ONCE = OAuthServer.model_fields["refreshes_at_once"].default
@@ -78,7 +77,7 @@ async def burst(
     """Play it once."""
     bindings = [Binding(f"tenant-{number:04}", "eod") for number in range(tenants)]
     with (
-        arena(home, on_postgres=on_postgres, **SETTINGS) as installation,
+        arena(home, on_postgres=on_postgres) as installation,
         temporary_settings({PREFECT_API_URL: installation.stack.api_url}),
     ):
         installation.start_sandbox(rotation, grace_seconds=grace)

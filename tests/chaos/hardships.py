@@ -1,16 +1,14 @@
-"""What a trial may have to go through, by name, and how it may end.
+"""How an outside system may misbehave towards one tenant, and how its trial may end.
 
-A wire fault is its tenant's own. A blow falls on the installation, and on everyone in the round.
+A wire fault is its tenant's own; the blows of `tests.chaos.blows` fall on everyone in the round.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from deployments.sandbox.settings import Rotation
 from deployments.sandbox.shapes import Endpoint, FaultKind
-from tests.chaos.relay import Effect
 
 Ending = Literal["CLOSED", "FAILED", "SKIPPED", "REFUSED"]
 """How a trial ended: as its night is recorded, or REFUSED if the configuration failed."""
@@ -147,73 +145,4 @@ WIRE_FAULTS = [
         FAILED,
         details=FOR_GOOD | _refusal(409, "already_closed"),
     ),
-]
-
-Target = Literal["worker", "server", "both", "worker, politely", "worker, asleep", "one worker"]
-Wire = Literal["prefect", "outside"]
-Phase = Literal["configure", "close"]
-
-
-@dataclass(frozen=True)
-class Moment:
-    """A kind of request on one of the two wires at which a blow may fall."""
-
-    name: str
-    phase: Phase
-    wire: Wire
-    pattern: str
-
-    @property
-    def matches(self) -> re.Pattern[bytes]:
-        """What the beginning of such a request looks like."""
-        return re.compile(self.pattern.encode())
-
-
-MOMENTS = [
-    Moment("exchange", "configure", "outside", r"POST /oauth/token "),
-    Moment("storing a new grant", "configure", "prefect", r"POST /api/block_documents/ "),
-    Moment("creating the deployment", "configure", "prefect", r"POST /api/deployments/ "),
-    Moment("laying out the runs", "configure", "prefect", r"POST /api/deployments/\S+/schedule "),
-    Moment("forgetting the caller", "configure", "prefect", r"DELETE /api/block_documents/"),
-    Moment("anything of the configuration", "configure", "prefect", r"\w+ /api/"),
-    Moment("refresh", "close", "outside", r"POST /oauth/token "),
-    Moment("storing a rotated token", "close", "prefect", r"PATCH /api/block_documents/"),
-    Moment("snapshot", "close", "outside", r"POST /orders/batches/prepareSnapshot"),
-    Moment("close", "close", "outside", r"POST /orders/batches/close"),
-    Moment("noting progress", "close", "prefect", r"PATCH /api/variables/name/"),
-    Moment("a lock", "close", "prefect", r"(POST|DELETE) /api/variables/"),
-    Moment("a state", "close", "prefect", r"POST /api/flow_runs/\S+/set_state "),
-    Moment("showing the history", "close", "prefect", r"POST /api/artifacts/ "),
-    Moment("ending the schedule", "close", "prefect", r"PATCH /api/deployments/"),
-    Moment("forgetting the grant", "close", "prefect", r"DELETE /api/block_documents/"),
-    Moment("revoke", "close", "outside", r"POST /oauth/revoke"),
-    Moment("anything of the close", "close", "prefect", r"\w+ /api/"),
-]
-WAITS = ("WaitForUpstream", "ReplicationDelay")
-TARGETS: tuple[Target, ...] = ("worker", "server", "both", "worker, politely", "worker, asleep")
-"""All workers, unless it says one; "one worker" stays dead, and others take over from it."""
-
-
-@dataclass(frozen=True)
-class Trouble:
-    """How Prefect's API, or the way to it, misbehaves towards the worker."""
-
-    name: str
-    effect: Effect | Literal["away"]
-    moment: str = ""
-    """Which requests: anything unless it says more."""
-    count: int = 1
-    seconds: float = 0.0
-
-
-TROUBLES = [
-    Trouble("Prefect: 503 for 20 requests", "unavailable", count=20),
-    Trouble("Prefect: 503 while storing a token", "unavailable", "storing a rotated token", 5),
-    Trouble("Prefect: connection reset", "reset_before", count=3),
-    Trouble("Prefect: reply lost", "reset_after", count=3),
-    Trouble(
-        "Prefect: reply lost while storing a token", "reset_after", "storing a rotated token", 2
-    ),
-    Trouble("Prefect: slow", "slow", count=10, seconds=2),
-    Trouble("Prefect: away for 15 seconds", "away", seconds=15),
 ]

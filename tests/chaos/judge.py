@@ -21,6 +21,9 @@ MAYBE_CLOSED = "its answer was lost"
 NOT_YET_STORED = timedelta(seconds=3)
 """Between the server's rotation and the end of our write, on a busy machine."""
 
+SLOW = timedelta(seconds=6)
+"""The server's rotation comes so long before its answer, where that is slow on purpose."""
+
 
 @dataclass
 class Finding:
@@ -28,6 +31,8 @@ class Finding:
 
     trial: Trial
     ending: Ending | None = None
+    in_flight: bool = False
+    """Whether a worker was killed, or stood still, with what a refresh had just given it."""
     lost_in_flight: bool = False
     late: timedelta = timedelta(0)
     wrong: list[str] = field(default_factory=list)
@@ -42,7 +47,7 @@ class Judge:
 
     async def judge(self, trial: Trial) -> Finding:
         """What became of the trial."""
-        finding = Finding(trial)
+        finding = Finding(trial, in_flight=self._was_in_flight(trial))
         assert trial.journey_id
         journey = await journeys.status(trial.journey_id)
         if journey.phase == "Running":
@@ -94,7 +99,7 @@ class Judge:
         """A grant may be lost with a worker that is killed before it could store what rotated."""
         outcome = recorded.last_batch
         reason = (outcome.reason if outcome else None) or "no reason"
-        wanted = self._was_in_flight(finding.trial) and finding.trial.rotation == "strict"
+        wanted = finding.in_flight and finding.trial.rotation == "strict"
         if finding.ending == "FAILED" and "grant is lost" in reason and wanted:
             finding.lost_in_flight = True
         else:
@@ -102,14 +107,14 @@ class Judge:
 
     def _was_in_flight(self, trial: Trial) -> bool:
         granted = [
-            event.at
+            (event.at - SLOW if event.fault == "slow" else event.at, event.at + NOT_YET_STORED)
             for event in self._sandbox.events()
             if event.kind == "token.refresh" and event.tenant_id == trial.binding.tenant_id
         ]
         return any(
-            timedelta(seconds=-1) < kill - moment < NOT_YET_STORED
+            rotated - timedelta(seconds=1) < kill < stored
             for kill in self._kills
-            for moment in granted
+            for rotated, stored in granted
         )
 
 

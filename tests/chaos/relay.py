@@ -28,7 +28,8 @@ class Trap:
     """What happens to the requests numbered `first` to `last` of those that match.
 
     "act_before" calls `act` before the request is forwarded, "act_after" when it has been answered,
-    before the answer is passed on; with `cut`, it then never is. Others play a fault and go on.
+    before the answer is passed on; with `cut`, it then never is. `act` is told the port that the
+    request came from. Others play a fault and go on.
     """
 
     matches: re.Pattern[bytes]
@@ -36,7 +37,7 @@ class Trap:
     first: int = 1
     last: int = 1
     seconds: float = 0.0
-    act: Callable[[], None] = lambda: None
+    act: Callable[[int], None] = lambda _: None
     cut: bool = True
     seen: int = field(default=0, init=False)
 
@@ -86,6 +87,7 @@ class _Connection:
     ) -> None:
         self._relay = relay
         self._client, self._back, self._server, self._forth = client, back, server, forth
+        self._client_port = int(back.get_extra_info("peername")[1])
         self._on_answer: Trap | None = None
 
     async def forward(self) -> None:
@@ -112,7 +114,7 @@ class _Connection:
         for trap in [it for it in self._relay.traps if it.is_sprung_by(request)]:
             match trap.effect:
                 case "act_before":
-                    trap.act()
+                    trap.act(self._client_port)
                     if trap.cut:
                         return False
                 case "reset_before":
@@ -140,7 +142,7 @@ class _Connection:
         while chunk := await self._server.read(65536):
             if trap := self._on_answer:
                 self._on_answer = None
-                trap.act()
+                trap.act(self._client_port)
                 if trap.cut:
                     return
             if self._relay.away:

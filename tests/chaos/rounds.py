@@ -1,70 +1,90 @@
 """One round: some tenants configured for the same moment, one blow, and the verdict."""
 
 import asyncio
-import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
-from typing import TypeVar
-
-import httpx
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import (
-    FlowFilter,
-    FlowFilterName,
-    FlowRunFilter,
-    FlowRunFilterExpectedStartTime,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-)
-from prefect.client.schemas.objects import FlowRun, StateType
 
 from blocks import clock
-from blocks.caller_token import CallerTokenError
 from deployments import journeys
 from deployments.sandbox.client import SandboxClient
-from tests.chaos.arena import Arena
-from tests.chaos.blows import Blow, Disturbance, Kill, KillInWait
+from tests.chaos.arena import LEASE, Arena
+from tests.chaos.blows import (
+    Blow,
+    ByHand,
+    ClockStep,
+    Kill,
+    KillInWait,
+    PoolPause,
+    Slow,
+    Suspension,
+)
 from tests.chaos.judge import Finding, Judge
-from tests.chaos.relay import Trap
+from tests.chaos.patience import SETTLED_WITHIN, patiently
+from tests.chaos.people import People
+from tests.chaos.runs import CLOSE, CONFIGURE, Runs
 from tests.chaos.trials import REPLICATION_DELAY, UPSTREAM_WAIT, Trial
+from tests.chaos.troubles import Disturbance
 
-SETTLED_WITHIN = 150.0
-"""Seconds after the last blow: two minutes, and half of one for a busy machine."""
+WATCHED_AFTER = 3.0
+"""Seconds in which a process that has woken could still do what it must not."""
 
-ALIVE = (StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
-Answer = TypeVar("Answer")
+STEPPED_FOR = 20.0
+"""Seconds until a clock that was set to another time is set right: all of a round's waits."""
 
 
 class Round:
     """Some trials that share an installation and a blow."""
 
     def __init__(
-        self, arena: Arena, sandbox: SandboxClient, trials: Sequence[Trial], blow: Blow | None
+        self,
+        arena: Arena,
+        sandbox: SandboxClient,
+        trials: Sequence[Trial],
+        blow: Blow,
+        lease: float = LEASE,
     ) -> None:
         self._arena, self._sandbox = arena, sandbox
-        self._trials, self._blow = trials, blow
-        self._began = clock.now()
+        self._trials, self._blow, self._lease = trials, blow, lease
+        self._runs = Runs(clock.now(), self._settled_within)
 
     async def play(self) -> list[Finding]:
         """Configure, strike, put right, wait until all is quiet, and judge."""
         self._arena.struck.clear()
+        self._prepare()
         mending = asyncio.create_task(self._mend())
         self._arm("configure")
         await self._start()
-        await self._quiet(journeys.DEPLOYMENT.partition("/")[0])
+        await self._runs.end(CONFIGURE)
         self._arm("close")
-        missed = await self._strike_in_wait()
-        await self._quiet("daily-close")
+        missed = await self._meddle()
+        await self._runs.end(CLOSE)
         self._disarm()
-        mending.cancel()
-        with suppress(asyncio.CancelledError):
-            await mending
+        await self._mended(mending)
         judge = Judge(self._sandbox, self._arena.kills)
         findings = [await patiently(partial(judge.judge, trial)) for trial in self._trials]
         findings[0].wrong += missed
         return findings
+
+    def _prepare(self) -> None:
+        if isinstance(self._blow, Slow):
+            seconds = self._blow.seconds
+            self._sandbox.fault(self._blow.endpoint, "slow", count=1000, seconds=seconds)
+        if isinstance(self._blow, Suspension):
+            # So that there is something to suspend: a run that waits is not Running.
+            self._sandbox.fault("token.refresh", "slow", count=1000, seconds=2)
+
+    async def _mended(self, mending: asyncio.Task[None]) -> None:
+        """What was struck is put right before anybody judges; and has a moment to do wrong."""
+        if self._arena.struck.is_set():
+            await mending
+            await asyncio.sleep(WATCHED_AFTER)
+            await self._runs.end(CONFIGURE)
+            await self._runs.end(CLOSE)
+        mending.cancel()
+        with suppress(asyncio.CancelledError):
+            await mending
 
     async def _start(self) -> None:
         lead = timedelta(seconds=10 + 1.5 * len(self._trials))
@@ -85,90 +105,68 @@ class Round:
         )
         request = trial.request(first_run_at)
         token = self._sandbox.subject_token(tenant)
-        trial.journey_id = await patiently(partial(journeys.start, request, token))
+        trial.journey_id = await patiently(
+            partial(journeys.start, request, token), self._settled_within
+        )
 
     def _arm(self, phase: str) -> None:
         """Lay the round's trap, if it is one for this phase."""
         match self._blow:
-            case Kill(target, moment, side, nth) if moment.phase == phase:
+            case Kill(target, moment) as blow if moment.phase == phase:
                 wire = self._arena.prefect if moment.wire == "prefect" else self._arena.outside
-                trap = Trap(
-                    moment.matches,
-                    "act_before" if side == "before" else "act_after",
-                    first=nth,
-                    last=nth,
-                    act=partial(self._arena.strike, target),
-                    cut=target in {"worker", "both"},
-                )
-                wire.traps.append(trap)
+                wire.traps.append(blow.trap(partial(self._arena.strike, target)))
             case Disturbance() as blow if blow.phase == phase:
-                if blow.trouble.effect == "away":
-                    self._arena.struck.set()
-                else:
-                    self._arena.prefect.traps.append(blow.trap())
+                self._arena.prefect.traps.append(blow.trap(lambda _: self._arena.struck.set()))
 
     def _disarm(self) -> None:
         self._arena.prefect.traps.clear()
         self._arena.outside.traps.clear()
 
-    async def _strike_in_wait(self) -> list[str]:
-        """Strike while somebody waits, if that is the blow; what is wrong if nobody ever does."""
-        if not isinstance(self._blow, KillInWait):
-            return []
-        deadline = time.monotonic() + SETTLED_WITHIN
-        while time.monotonic() < deadline:
-            alive = await self._alive("daily-close")
-            if any(run.state_name == self._blow.wait for run in alive):
-                self._arena.strike(self._blow.target)
-                return []
-            if not alive:
-                break
-            await asyncio.sleep(0.3)
-        return [f"nobody was ever seen in {self._blow.wait}"]
+    async def _meddle(self) -> list[str]:
+        """What falls on runs that wait, if that is the blow; what is wrong with how it went."""
+        people = People(self._arena.stack, self._sandbox, self._trials, self._runs)
+        match self._blow:
+            case KillInWait(_, wait) | ClockStep(_, wait):
+                return await self._strike_in(wait)
+            case ByHand() as blow:
+                return await people.run_by_hand(blow)
+            case Suspension() as blow:
+                return await people.suspend(blow)
+            case PoolPause() as blow:
+                return await people.pause_pool(blow)
+        return []
+
+    async def _strike_in(self, wait: str) -> list[str]:
+        if not await self._runs.see(lambda run: run.state_name == wait):
+            return [f"nobody was ever seen in {wait}"]
+        match self._blow:
+            case KillInWait(target):
+                self._arena.strike(target)
+            case ClockStep(seconds):
+                self._arena.worker_clock.step(seconds)
+                self._arena.struck.set()
+        return []
 
     async def _mend(self) -> None:
-        """Put right what the blow has broken, as soon as it has fallen."""
+        """Put right what the blow has broken, when it has lasted as long as it should."""
         while not self._arena.struck.is_set():  # noqa: ASYNC110  (set in the relays' thread)
             await asyncio.sleep(0.1)
         match self._blow:
             case Kill(target) | KillInWait(target):
-                await asyncio.to_thread(self._arena.mend, target)
+                await asyncio.to_thread(self._arena.mend, target, self._lasts)
             case Disturbance(trouble):
                 self._arena.prefect.away = True
-                await asyncio.sleep(trouble.seconds)
+                await asyncio.sleep(trouble.seconds or self._lasts)
                 self._arena.prefect.away = False
+            case ClockStep():
+                await asyncio.sleep(STEPPED_FOR)
+                self._arena.worker_clock.step(0)
 
-    async def _quiet(self, flow: str) -> None:
-        """Return when no run of this flow is left to go on, or when that takes too long."""
-        deadline = time.monotonic() + SETTLED_WITHIN
-        while await self._alive(flow):
-            if time.monotonic() > deadline:
-                return
-            await asyncio.sleep(1)
+    @property
+    def _lasts(self) -> float:
+        return self._blow.leases * self._lease
 
-    async def _alive(self, flow: str) -> list[FlowRun]:
-        """This round's runs of the flow that have not ended."""
-
-        async def ask() -> list[FlowRun]:
-            async with get_client() as client:
-                return await client.read_flow_runs(
-                    flow_filter=FlowFilter(name=FlowFilterName(any_=[flow])),
-                    flow_run_filter=FlowRunFilter(
-                        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(ALIVE))),
-                        expected_start_time=FlowRunFilterExpectedStartTime(after_=self._began),
-                    ),
-                )
-
-        return await patiently(ask)
-
-
-async def patiently(ask: Callable[[], Awaitable[Answer]]) -> Answer:
-    """Ask until the Prefect server answers: it may be down, that is what this is about."""
-    deadline = time.monotonic() + SETTLED_WITHIN
-    while True:
-        try:
-            return await ask()
-        except (httpx.HTTPError, CallerTokenError):
-            if time.monotonic() > deadline:
-                raise
-        await asyncio.sleep(0.5)
+    @property
+    def _settled_within(self) -> float:
+        """Seconds after the last blow, which may last, and after which others wait for a lease."""
+        return SETTLED_WITHIN + self._lasts + 2 * self._lease
