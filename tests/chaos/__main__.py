@@ -30,6 +30,7 @@ def main() -> int:
         options.same_name,
         options.lease,
         options.longest,
+        options.limit,
     )
     home = Path(tempfile.mkdtemp(prefix="daily-orders-chaos-"))
     try:
@@ -55,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--limit", type=int, help="runs that a worker executes at a time")
     parser.add_argument("--same-name", action="store_true", help="all workers are called alike")
     parser.add_argument("--db", choices=["sqlite", "postgres"], default="sqlite")
     parser.add_argument("--lease", type=float, default=LEASE, help="in seconds; 60 in production")

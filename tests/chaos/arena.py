@@ -35,6 +35,8 @@ class Arena:
     prefect: Relay
     outside: Relay
     worker_clock: SteppedClock
+    limit: int | None = None
+    """How many runs each worker executes at a time, if not as many as it likes."""
     workers: dict[str, Part] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
     """What each worker is called in Prefect: two may have one name."""
@@ -169,7 +171,11 @@ class Arena:
         through = f"http://127.0.0.1:{self.prefect.port}/api"
         clock_in = self.worker_clock.folder
         self.workers[name] = self.stack.start_worker(
-            self.names[name], part=name, PREFECT_API_URL=through, PYTHONPATH=str(clock_in)
+            self.names[name],
+            limit=self.limit,
+            part=name,
+            PREFECT_API_URL=through,
+            PYTHONPATH=str(clock_in),
         )
 
 

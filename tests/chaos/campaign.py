@@ -48,6 +48,8 @@ class Campaign:
     lease: float = LEASE
     longest: float = 10.0
     """How many leases the longest outages and freezes may last."""
+    limit: int | None = None
+    """How many runs each worker executes at a time, if not as many as it likes."""
     findings: list[Finding] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     _patience: float = 0.0
@@ -80,6 +82,7 @@ class Campaign:
         installation.start_sandbox(rotation, access_token_seconds=life)
         await self._have_patience(installation, blow.patience or PATIENCE)
         if not installation.workers:
+            installation.limit = self.limit
             installation.start_workers(self.workers, same_name=self.same_name)
         name = f"round {number}, {rotation}, {life} s, {blow.name}"
         with SandboxClient(installation.stack.sandbox_url) as sandbox:
