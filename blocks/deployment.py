@@ -37,6 +37,7 @@ FLOW = "daily-close"
 TEMPLATE = "daily-orders-batch-close"
 SCHEDULE_SLUG = "nightly"
 FAR_AHEAD = timedelta(days=36_525)
+ENDED = "The binding was ended."
 
 COPIED = (
     "entrypoint",
@@ -115,6 +116,13 @@ async def pause(binding: Binding) -> None:
             await client.pause_deployment(found.id)
 
 
+async def cancel_waiting(binding: Binding) -> list[FlowRun]:
+    """Cancel the binding's runs that wait in the middle of a night; returns them."""
+    async with get_client() as client:
+        found = await _find(client, binding.slug)
+        return await _cancel_waiting(client, found.id) if found else []
+
+
 async def delete(binding: Binding) -> None:
     """Remove the binding's deployment and the runs that have not started; cancel those that wait.
 
@@ -122,9 +130,7 @@ async def delete(binding: Binding) -> None:
     """
     async with get_client() as client:
         if found := await _find(client, binding.slug):
-            for run in await _waiting_runs(client, found.id):
-                cancelled: State[None] = Cancelled(message="The binding was ended.")
-                await client.set_flow_run_state(run.id, cancelled, force=True)
+            await _cancel_waiting(client, found.id)
             await client.delete_deployment(found.id)
 
 
@@ -203,14 +209,18 @@ async def _lay_out(client: PrefectClient, deployment_id: UUID, start: datetime) 
     )
 
 
-async def _waiting_runs(client: PrefectClient, deployment_id: UUID) -> list[FlowRun]:
+async def _cancel_waiting(client: PrefectClient, deployment_id: UUID) -> list[FlowRun]:
     runs = await client.read_flow_runs(
         deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment_id])),
         flow_run_filter=FlowRunFilter(
             state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
         ),
     )
-    return [run for run in runs if run.run_count]
+    waiting = [run for run in runs if run.run_count]
+    for run in waiting:
+        cancelled: State[None] = Cancelled(message=ENDED)
+        await client.set_flow_run_state(run.id, cancelled, force=True)
+    return waiting
 
 
 async def _ensure_run(

@@ -1,62 +1,98 @@
-"""The readable history of a binding's nights: a Prefect table artifact, one row a night."""
+"""The history of a binding's nights: a Prefect table artifact, which people read as a table.
+
+A row is a `LastBatch` as JSON. The artifact is changed in place: as a new version each night, what
+a tenant takes in Prefect's database would grow by the whole table every night.
+"""
 
 import json
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
+from uuid import UUID
 
-from prefect.client.orchestration import get_client
+import httpx
+from prefect.client.orchestration import PrefectClient, get_client
 from prefect.context import FlowRunContext
+from prefect.logging import get_logger
 
 from blocks.binding import Binding
-from blocks.context import LastBatch
+from blocks.history_rows import as_row, read_rows
+from blocks.outcome import LastBatch
 from blocks.together import Together
 
-NIGHTS_SHOWN = 62
-"""Two months; older nights stay in the artifact's earlier versions."""
+NIGHTS_KEPT = 62
+"""Two months."""
 
 
-async def show(binding: Binding, outcomes: Sequence[LastBatch]) -> None:
-    """Add these nights to the binding's history, in place of what it said of them before.
+@dataclass(frozen=True)
+class History:
+    """The nights that are known of a binding, and the artifact that they stand in, if any."""
 
-    A night that was closed stays closed: what came after could not undo it.
-    """
+    nights: dict[datetime, LastBatch]
+    artifact_id: UUID | None = None
+
+
+async def read(binding: Binding) -> History:
+    """What is known of the binding's nights, by the occurrence, the latest last."""
     key = _key(binding)
-    rows = {row["occurrence"]: row for row in await _shown(key)}
-    closed = {night for night, row in rows.items() if row["status"] == "CLOSED"}
-    changed = {row["occurrence"]: row for row in map(_row, outcomes)}
-    changed = {night: row for night, row in changed.items() if night not in closed}
-    if changed.items() <= rows.items():
+    found = await _together.get(key) or (await _read([key]))[key]
+    if found.get("data") is None:
+        return History({})
+    try:
+        nights = read_rows(binding, json.loads(found["data"]))
+    except (TypeError, ValueError) as error:
+        # It is left as it is: what is recorded from now on stands in a new version of it.
+        what = type(error).__name__
+        get_logger("history").warning("The history of %s cannot be read: %s", binding, what)
+        return History({})
+    return History(nights, UUID(found["latest_id"]))
+
+
+async def nights(binding: Binding) -> list[LastBatch]:
+    """How the binding's nights ended, as far as it is kept, the latest last."""
+    return [*(await read(binding)).nights.values()]
+
+
+async def write(binding: Binding, history: History, nights: Iterable[LastBatch]) -> None:
+    """Let the binding's history, which was read as `history`, be the latest of these nights."""
+    kept = sorted(nights, key=lambda night: night.occurrence)[-NIGHTS_KEPT:]
+    if kept == [*history.nights.values()]:
         return
-    nights = sorted((rows | changed).values(), key=lambda row: row["occurrence"])
-    artifact = {
-        "type": "table",
-        "key": key,
-        "data": json.dumps(nights[-NIGHTS_SHOWN:]),
+    shown = {
+        "data": json.dumps([as_row(night) for night in kept]),
         "description": f"The nights of {binding}, the latest last.",
-        "flow_run_id": _run_id(),
     }
-    # Not with Prefect's own function, which looks up the run's deployment for an event of its own.
     async with get_client() as client:
-        await client.request("POST", "/artifacts/", json=artifact)
+        if history.artifact_id and await _is_changed(client, history.artifact_id, shown):
+            return
+        # Not with Prefect's own function, which looks up the run's deployment for an event of its
+        # own.
+        named = {"type": "table", "key": _key(binding), "flow_run_id": _run_id()}
+        await client.request("POST", "/artifacts/", json=named | shown)
 
 
-async def nights(binding: Binding) -> list[dict[str, Any]]:
-    """The rows that people are shown, the latest night last."""
-    return await _shown(_key(binding))
+async def _is_changed(client: PrefectClient, artifact_id: UUID, shown: dict[str, Any]) -> bool:
+    """Change the artifact; returns whether it still exists."""
+    try:
+        await client.request(
+            "PATCH", "/artifacts/{id}", path_params={"id": artifact_id}, json=shown
+        )
+    except httpx.HTTPStatusError as error:
+        if error.response.status_code != httpx.codes.NOT_FOUND:
+            raise
+        return False
+    return True
 
 
-async def _shown(key: str) -> list[dict[str, Any]]:
-    shown = await _together.get(key)
-    return (await _read([key]))[key] if shown is None else shown
-
-
-async def _read(keys: list[str]) -> dict[str, list[dict[str, Any]]]:
+async def _read(keys: list[str]) -> dict[str, dict[str, Any]]:
     wanted = {"artifacts": {"key": {"any_": keys}}}
     async with get_client() as client:
         response = await client.request("POST", "/artifacts/latest/filter", json=wanted)
-    tables = {it["key"]: it["data"] for it in response.json() if isinstance(it["data"], str)}
-    return {key: json.loads(tables.get(key, "[]")) for key in keys}
+    found = {
+        it["key"]: {"data": it["data"], "latest_id": it["latest_id"]} for it in response.json()
+    }
+    return {key: found.get(key, {"data": None}) for key in keys}
 
 
 _together = Together(_read, most=50)
@@ -69,19 +105,3 @@ def _run_id() -> str | None:
 
 def _key(binding: Binding) -> str:
     return f"nights-{binding.slug}"
-
-
-def _row(outcome: LastBatch) -> dict[str, Any]:
-    number = "" if outcome.run is None else f"{outcome.run} of {outcome.max_runs}"
-    return {
-        "occurrence": _in_words(outcome.occurrence),
-        "run": number,
-        "status": outcome.status,
-        "snapshot": outcome.snapshot_id or "",
-        "closed at": _in_words(outcome.closed_at) if outcome.closed_at else "",
-        "reason": outcome.reason or "",
-    }
-
-
-def _in_words(moment: datetime) -> str:
-    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"

@@ -8,18 +8,22 @@ An extension of the seed, which only starts journeys.
 
 import asyncio
 from datetime import datetime
-from typing import Any, Self
+from typing import Self
 
 from prefect.logging import get_logger
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from blocks import clock, context, deployment, history, systems
+from blocks import clock, context, deployment, history, standing, systems
 from blocks import grant as grants
 from blocks.binding import Binding
-from blocks.context import LastBatch
 from blocks.lock import only_holder
+from blocks.outcome import LastBatch
+from blocks.standing import Standing
 from flows.contract import DailyOrdersBatchCloseConfigOutcome, DailyOrdersBatchCloseConfigRequest
+from flows.missed import is_changed
+from flows.requests import read_request
+from flows.unopened import record_instead
 
 REVOCATION_SECONDS = 5.0
 """The grant is forgotten by then: whoever ends a binding need not wait for a slow OAuth server."""
@@ -36,7 +40,7 @@ class _Shown(BaseModel):
 
 
 class Schedule(_Shown):
-    """When the batch is closed, as it was configured; `active` is false once it was stopped."""
+    """When the batch is closed, as it was configured."""
 
     first_run_at: str
     interval: str
@@ -45,29 +49,23 @@ class Schedule(_Shown):
     cadence: str
     upstream_wait_duration: str
     replication_delay_duration: str
-    active: bool
+    active: bool = Field(description="Whether it is switched on: false once it was stopped")
+    changed_in_prefect: bool = Field(
+        description="Whether somebody has edited it in Prefect: what is said of it here is what was"
+        " configured, but nextOccurrence is what will be"
+    )
 
     @classmethod
-    def of(cls, request: DailyOrdersBatchCloseConfigRequest, *, active: bool) -> Self:
-        """The schedule that the request asked for."""
+    def of(cls, request: DailyOrdersBatchCloseConfigRequest, stands: Standing) -> Self:
+        """The schedule that the request asked for, and how it stands in Prefect."""
         outcome = DailyOrdersBatchCloseConfigOutcome.of(request)
         return cls(
             **outcome.model_dump(exclude={"status", "tenant_id", "batch_id"}),
             upstream_wait_duration=request.upstream_wait_duration,
             replication_delay_duration=request.replication_delay_duration,
-            active=active,
+            active=stands.is_on,
+            changed_in_prefect=is_changed(stands, request.recurrence),
         )
-
-
-class NightShown(_Shown):
-    """One night of the history; `run` reads "2 of 365", and "" stands for what there is not."""
-
-    occurrence: str
-    run: str
-    status: str
-    snapshot_id: str = Field(validation_alias="snapshot")
-    closed_at: str = Field(validation_alias="closed at")
-    reason: str
 
 
 class Batch(_Shown):
@@ -80,29 +78,38 @@ class Batch(_Shown):
     runs_done: int
     max_runs: int
     last_batch: LastBatch | None
-    history: list[NightShown]
+    history: list[LastBatch] = Field(description="How its nights ended, the latest last")
 
 
 async def describe(binding: Binding) -> Batch:
-    """The batch as it stands; raises UnknownBatchError."""
-    found = await deployment.find(binding)
-    if found is None:
+    """The batch as it stands; raises UnknownBatchError, and NightError if it cannot be read."""
+    stands = await standing.read(binding)
+    if stands is None:
         raise unknown(binding)
     # In a thread: laying out 100000 nights takes a second, in which an API would answer nobody.
-    request = await asyncio.to_thread(
-        DailyOrdersBatchCloseConfigRequest.model_validate, found.parameters["configured"]
-    )
+    request = await asyncio.to_thread(read_request, binding, stands.parameters.get("configured"))
+    schedule = Schedule.of(request, stands)
     last = (await context.load(binding)).last_batch
     return Batch(
         tenant_id=binding.tenant_id,
         batch_id=binding.batch_id,
-        schedule=Schedule.of(request, active=not found.paused),
-        next_occurrence=None if found.paused else request.recurrence.after(clock.now()),
+        schedule=schedule,
+        next_occurrence=await _next_occurrence(stands, request, schedule),
         runs_done=_number(request, last.occurrence) if last else 0,
         max_runs=request.max_runs,
         last_batch=last,
-        history=[_night(row) for row in await history.nights(binding)],
+        history=await history.nights(binding),
     )
+
+
+async def _next_occurrence(
+    stands: Standing, request: DailyOrdersBatchCloseConfigRequest, schedule: Schedule
+) -> datetime | None:
+    if not schedule.active:
+        return None
+    if schedule.changed_in_prefect:
+        return await stands.next_run_at()
+    return request.recurrence.after(clock.now())
 
 
 async def end(binding: Binding) -> None:
@@ -120,6 +127,8 @@ async def end(binding: Binding) -> None:
         # runs go with it; a request that is under way at the moment may still be answered.
         await deployment.pause(binding)
         grant = await grants.delete(binding)
+        for run in await deployment.cancel_waiting(binding):
+            await record_instead(run, "SKIPPED", deployment.ENDED)
         await deployment.delete(binding)
         try:
             async with asyncio.timeout(REVOCATION_SECONDS):
@@ -136,8 +145,3 @@ def unknown(binding: Binding) -> UnknownBatchError:
 def _number(request: DailyOrdersBatchCloseConfigRequest, occurrence: datetime) -> int:
     latest = request.recurrence.latest_at(occurrence)
     return (request.recurrence.number_of(latest) or 0) if latest else 0
-
-
-def _night(row: dict[str, Any]) -> NightShown:
-    moments = {name: str(row[name]).replace(" ", "T") for name in ("occurrence", "closed at")}
-    return NightShown.model_validate(row | moments)

@@ -12,24 +12,28 @@ from typing import Annotated, Any
 from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
-from prefect.events import emit_event
 from prefect.runtime import flow_run as this_run
-from prefect.states import Completed, Failed
+from prefect.states import Failed
 from pydantic import Field
 
-from blocks import clock, deployment, history, systems
+from blocks import clock, systems
 from blocks import grant as grants
 from blocks.binding import Binding
-from blocks.context import LastBatch
 from blocks.grant import GrantError
 from blocks.oauth import GrantLostError, OAuthError
 from blocks.orders import Closed, OrdersError, Snapshot, idempotency_key
+from blocks.outcome import LastBatch
 from flows.contract import DailyOrdersBatchCloseConfigRequest
-from flows.night import Night, NightError, TooLateError
+from flows.ending import end_night, end_unopened, final_state, unexpected
+from flows.keeping import note
+from flows.night import SWITCHED_OFF, DeletedError, Night, TooLateError
+from flows.requests import NightError, UnreadableRequestError
 from flows.step import step
+from flows.unopened import record_cancelled
 from flows.waiting import PREFECT_TROUBLE, go_on_later, wait_until
 
-UNKNOWN = "The close was sent, but its answer was lost: look in the Orders API whether it happened."
+LOOK_AGAIN = timedelta(minutes=1)
+"""How often a run looks whether a schedule that somebody switched off is on again."""
 
 
 @step
@@ -39,6 +43,14 @@ async def run_batch(night: Night) -> None:
     grant = await grants.refresh(night.binding, server, unless=night.is_refreshed_by)
     night.is_refreshed = True
     get_run_logger().info("Refreshed; the access token lives until %s", grant.expires_at)
+
+
+async def wait_while_switched_off(night: Night) -> None:
+    """Send nothing while somebody has the schedule switched off; go on if that ends in time."""
+    while await night.is_switched_off():
+        night.refuse_late(SWITCHED_OFF)
+        again = clock.now() + LOOK_AGAIN
+        await wait_until(min(again, night.next_due or again), name="ScheduleOff")
 
 
 async def wait_for_upstream(night: Night) -> None:
@@ -59,7 +71,7 @@ async def prepare_batch_snapshot(night: Night) -> Snapshot:
     )
     # To the next full second: so runs that wait for the same may be told so together.
     taken_at = (clock.now() + timedelta(seconds=1)).replace(microsecond=0)
-    await night.note(snapshot_id=snapshot.snapshot_id, snapshot_at=taken_at)
+    await note(night, snapshot_id=snapshot.snapshot_id, snapshot_at=taken_at)
     return snapshot
 
 
@@ -74,7 +86,7 @@ async def close_batch(night: Night) -> Closed:
     """Close the batch with the snapshot's id."""
     resumed = night.maybe_closed
     if not resumed:
-        await night.note(closing_at=clock.now())
+        await note(night, closing_at=clock.now())
     orders = await systems.orders_api()
     return await orders.close_daily_batch(
         night.binding.tenant_id,
@@ -86,32 +98,19 @@ async def close_batch(night: Night) -> Closed:
     )
 
 
-@step
-async def record_batch_outcome(night: Night, outcome: LastBatch) -> None:
-    """Record how the night ended: for the next run in the context, for people as an artifact."""
-    missed = list(night.missed())
-    await night.end(outcome)
-    await history.show(night.binding, [*missed, outcome])
-
-
-@step
-async def scheduled_done(night: Night, outcome: LastBatch) -> None:
-    """After the last night end the binding: schedule paused, grant forgotten and revoked."""
-    if not await night.is_last():
-        return
-    await deployment.pause(night.binding)
-    # A failed last night keeps its grant, so that somebody can still run it again.
-    if outcome.status != "FAILED":
-        await grants.revoke(await grants.delete(night.binding), await systems.oauth_server())
-
-
 def _run_name() -> str:
     parameters = this_run.parameters
     night = this_run.scheduled_start_time
     return f"{parameters['tenant_id']}/{parameters['batch_id']} {night:%Y-%m-%d}"
 
 
-@flow(name="daily-close", flow_run_name=_run_name, persist_result=False)
+@flow(
+    name="daily-close",
+    flow_run_name=_run_name,
+    persist_result=False,
+    validate_parameters=False,  # or what somebody made unreadable would end without an outcome
+    on_cancellation=[record_cancelled],
+)
 async def daily_close(
     tenant_id: Annotated[str, Field(examples=["acme"], json_schema_extra={"title": "Tenant"})],
     batch_id: Annotated[str, Field(examples=["eod"], json_schema_extra={"title": "Batch"})],
@@ -130,17 +129,29 @@ async def daily_close(
         batch_id: Which of the tenant's batches to close, as it was configured.
         configured: Filled in by the configure flow. Leave it empty to use what is configured.
     """
+    binding = Binding(tenant_id, batch_id)
     try:
-        night = await _open_night(Binding(tenant_id, batch_id), configured)
-        outcome = night.settled or await _close(night)
-        await record_batch_outcome(night, outcome)
-        await scheduled_done(night, outcome)
+        outcome = await _pass_night(binding, configured)
     except NightError as error:
         return Failed(message=str(error))
     except PREFECT_TROUBLE as trouble:
         await go_on_later(trouble)
         raise
-    return _final_state(outcome)
+    return final_state(outcome)
+
+
+async def _pass_night(binding: Binding, configured: object) -> LastBatch:
+    """The night from its beginning to its recorded outcome, whichever that is."""
+    try:
+        night = await _open_night(binding, configured)
+    except UnreadableRequestError as error:
+        return await end_unopened(error, str(error))
+    except (NightError, *PREFECT_TROUBLE):
+        raise
+    except Exception as error:  # noqa: BLE001  (no night ends without an outcome)
+        return await end_unopened(error, unexpected(error))
+    outcome = night.settled or await _close(night)
+    return await end_night(night, outcome)
 
 
 async def _close(night: Night) -> LastBatch:
@@ -148,6 +159,7 @@ async def _close(night: Night) -> LastBatch:
     try:
         # A worker looks some seconds ahead, and may begin a run before its time.
         await wait_until(night.occurrence, name="Scheduled")
+        await wait_while_switched_off(night)
         night.refuse_late()
         if not night.is_refreshed:
             await run_batch(night)
@@ -156,34 +168,21 @@ async def _close(night: Night) -> LastBatch:
             await prepare_batch_snapshot(night)
         await replication_delay(night)
         closed = await close_batch(night)
-    except TooLateError as late:
-        if night.maybe_closed:
-            return night.ended("FAILED", reason=f"{late} {UNKNOWN}")
-        return night.ended("SKIPPED", reason=str(late))
+    except (TooLateError, DeletedError) as stopped:
+        return night.ended("SKIPPED", reason=str(stopped))
     except GrantLostError as lost:
-        await _stop_schedule(night, lost)
+        night.grant_lost = str(lost)
         return night.ended("FAILED", reason=str(lost))
     except (OAuthError, OrdersError, GrantError, systems.NotSavedError) as error:
         return night.ended("FAILED", reason=str(error))
+    except PREFECT_TROUBLE:
+        raise
+    except Exception as error:  # noqa: BLE001  (no night ends without an outcome)
+        return night.ended("FAILED", reason=unexpected(error))
     return night.ended("CLOSED", closed_at=closed.closed_at or clock.now())
 
 
-async def _stop_schedule(night: Night, lost: GrantLostError) -> None:
-    """Nothing can be closed until the binding is configured again: say so, and stop trying."""
-    await deployment.pause(night.binding)
-    emit_event(
-        event="daily-orders-batch-close.grant.lost",
-        resource={
-            "prefect.resource.id": f"daily-orders-batch-close.binding.{night.binding.slug}",
-            "prefect.resource.name": str(night.binding),
-        },
-        payload={"reason": str(lost)},
-    )
-
-
-async def _open_night(
-    binding: Binding, configured: DailyOrdersBatchCloseConfigRequest | None
-) -> Night:
+async def _open_night(binding: Binding, configured: object) -> Night:
     context = FlowRunContext.get()
     run = context.flow_run if context else None
     if run and run.state and not run.state.is_scheduled():
@@ -191,19 +190,15 @@ async def _open_night(
     planned = run.expected_start_time if run else None
     # A plain datetime, because pendulum's own class divides differently.
     start = datetime.fromisoformat(planned.isoformat()) if planned else clock.now()
-    by_schedule = run is not None and run.auto_scheduled
-    return await Night.open(binding, configured, started_for=start, by_schedule=by_schedule)
+    return await Night.open(
+        binding,
+        configured,
+        started_for=start,
+        by_schedule=run is not None and run.auto_scheduled,
+        is_again=run is not None and run.run_count > 1,
+    )
 
 
 def _key(night: Night, operation: str) -> str:
     binding = night.binding
     return idempotency_key(binding.tenant_id, binding.batch_id, night.occurrence, operation)
-
-
-def _final_state(outcome: LastBatch) -> State[Any]:
-    data = outcome.model_dump(mode="json", by_alias=True, exclude_none=True)
-    if outcome.status == "FAILED":
-        return Failed(message=outcome.reason, data=data)
-    if outcome.status == "SKIPPED":
-        return Completed(name="Skipped", message=outcome.reason, data=data)
-    return Completed(message=f"Closed at {outcome.closed_at:%Y-%m-%d %H:%M:%S} UTC", data=data)

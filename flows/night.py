@@ -1,28 +1,29 @@
 """A night is one occurrence of one binding: which one, how far it has come, when it is due."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
-from itertools import takewhile
 from typing import Self
 
-from blocks import clock
+from blocks import clock, history, standing
 from blocks import context as contexts
-from blocks import deployment as deployments
 from blocks.binding import Binding
-from blocks.context import Context, LastBatch, Progress, Status
+from blocks.context import Context, Progress
 from blocks.grant import Grant
+from blocks.outcome import LastBatch, Status
 from flows.contract import DailyOrdersBatchCloseConfigRequest
 from flows.recurrence import Recurrence
+from flows.requests import NightError, NotConfiguredError, configured_now, read_request
 
+ON_TIME = timedelta(seconds=10)
+"""A scheduled run that begins so soon need not ask whether its schedule was switched off: Prefect
+deletes runs that are still to come when somebody does that, but not those that are late."""
 
-class NightError(Exception):
-    """There is no night to close."""
-
-
-class NotConfiguredError(NightError):
-    """The binding was never configured."""
+LATE_CLOSE = (
+    "The close was sent, but its answer was lost: look in the Orders API whether it happened."
+)
+MAYBE_SENT = "The close may have been sent: look in the Orders API whether it happened."
+SWITCHED_OFF = "Its schedule was switched off until the next night was due."
 
 
 class NothingDueError(NightError):
@@ -33,6 +34,10 @@ class TooLateError(NightError):
     """The next occurrence has come before this one was closed."""
 
 
+class DeletedError(NightError):
+    """The binding's deployment was deleted while its run was under way."""
+
+
 @dataclass
 class Night:
     """One occurrence, with the stored context that its run reads and writes."""
@@ -41,26 +46,36 @@ class Night:
     request: DailyOrdersBatchCloseConfigRequest
     occurrence: datetime
     context: Context
+    by_schedule: bool = True
+    """Whether the schedule laid out its run; otherwise somebody started it."""
+    is_again: bool = False
+    """Whether its run has been executed before."""
     is_refreshed: bool = False
     """Whether this night's refresh is known to be done; the grant itself knows for certain."""
+    recorded: LastBatch | None = None
+    """How this night ended, as far as that was recorded before this run."""
+    grant_lost: str | None = None
+    """Why the OAuth server takes the refresh token no more, if this run was told so."""
 
     @classmethod
     async def open(
         cls,
         binding: Binding,
-        request: DailyOrdersBatchCloseConfigRequest | None,
+        configured: object,
         *,
         started_for: datetime,
         by_schedule: bool,
+        is_again: bool = False,
     ) -> Self:
         """Find the night that a run is for, and what earlier runs of it have done.
 
         A run that somebody started by hand is for the latest occurrence that had come by
         `started_for`, its scheduled start.
 
-        Raises NotConfiguredError and NothingDueError.
+        Raises NotConfiguredError, UnreadableRequestError and NothingDueError.
         """
-        request = request or await _configured(binding)
+        asked_for = None if configured is None else read_request(binding, configured)
+        request = asked_for or await configured_now(binding)
         # A run that the schedule laid out before the binding was configured anew is no occurrence
         # of the new recurrence, but it is a night that was promised all the same.
         occurrence = started_for if by_schedule else request.recurrence.latest_at(started_for)
@@ -69,8 +84,10 @@ class Night:
                 f"Nothing is due for {binding} yet: its first close is due at"
                 f" {request.recurrence.first.isoformat()}."
             )
-        night = cls(binding, request, occurrence, await contexts.load(binding))
+        context = await contexts.load(binding)
+        night = cls(binding, request, occurrence, context, by_schedule, is_again)
         night.is_refreshed = bool(night.snapshot_id)
+        night.recorded = await _recorded(binding, context, occurrence)
         return night
 
     @property
@@ -99,19 +116,33 @@ class Night:
 
     @property
     def settled(self) -> LastBatch | None:
-        """How this night ended, unless it failed: then it may be tried again."""
-        outcome = self.context.outcome_of(self.occurrence)
-        return outcome if outcome and outcome.status != "FAILED" else None
+        """How this night ended, if it is closed; one that was not may be tried again."""
+        if self.recorded and self.recorded.ok:
+            return self.recorded
+        closed_at = self.progress.closed_at
+        return self.ended("CLOSED", closed_at=closed_at) if closed_at else None
 
     async def is_last(self) -> bool:
         """Whether no further night is scheduled, nor by a configuration that came meanwhile."""
         if self.occurrence < self.recurrence.last:
             return False
         try:
-            latest = await _configured(self.binding)
+            latest = await configured_now(self.binding)
         except NotConfiguredError:
             return True
         return self.occurrence >= latest.recurrence.last
+
+    async def is_switched_off(self) -> bool:
+        """Whether somebody switched its schedule off; raises DeletedError if it is gone.
+
+        What somebody asked for runs all the same: a run started by hand, or again after a failure.
+        """
+        if not self._may_be_stopped():
+            return False
+        stands = await standing.read(self.binding)
+        if stands is None:
+            raise DeletedError("The binding's deployment was deleted.")
+        return self.by_schedule and not self.recorded and not stands.is_on
 
     @property
     def upstream_done_at(self) -> datetime:
@@ -123,70 +154,70 @@ class Night:
         """When the snapshot has reached every replica: a duration after it was taken."""
         return (self.progress.snapshot_at or clock.now()) + self.request.replication_delay
 
-    def refuse_late(self) -> None:
+    def refuse_late(self, reason: str | None = None) -> None:
         """Raise TooLateError once the next close is due, or would be if there were one more.
 
         Two closes back to back would close an empty batch.
         """
-        if next_due := self._next_is_due():
-            raise TooLateError(
-                f"Not closed before the next close was due at {next_due:%Y-%m-%d %H:%M:%S} UTC."
-            )
-
-    def missed(self) -> Iterator[LastBatch]:
-        """The nights since the last recorded one that no run came to, as skipped."""
-        last = self.context.last_batch
-        since = self.recurrence.occurrences(after=last.occurrence if last else None)
-        for occurrence in takewhile(lambda moment: moment < self.occurrence, since):
-            yield self._outcome(occurrence, "SKIPPED", "No run of this night ever started.")
-
-    async def note(self, **done: object) -> None:
-        """Store progress, before anything is built on it."""
-        self.context.night = self.progress.model_copy(update=done)
-        await contexts.store(self.binding, self.context)
-
-    async def end(self, outcome: LastBatch) -> None:
-        """Store how the night ended. A failed one keeps its progress for the next attempt."""
-        if self._next_is_due():  # the later one may have been recorded
-            self.context = await contexts.load(self.binding)
-        last = self.context.last_batch
-        if last and last.occurrence > outcome.occurrence:
-            return
-        self.context.last_batch = outcome
-        if outcome.status != "FAILED":
-            self.context.night = None
-        await contexts.store(self.binding, self.context)
+        if self.is_late():
+            due = f"{self.next_due:%Y-%m-%d %H:%M:%S} UTC"
+            raise TooLateError(reason or f"Not closed before the next close was due at {due}.")
 
     def ended(
         self, status: Status, *, reason: str | None = None, closed_at: datetime | None = None
     ) -> LastBatch:
-        """This night's outcome, as it will be recorded."""
-        outcome = self._outcome(self.occurrence, status, reason)
-        done = {"snapshot_id": self.progress.snapshot_id, "closed_at": closed_at}
-        return outcome.model_copy(update=done)
+        """This night's outcome, as it will be recorded: FAILED if the close may have been sent."""
+        if self.maybe_closed and status != "CLOSED":
+            doubt = LATE_CLOSE if status == "SKIPPED" else MAYBE_SENT
+            status, reason = "FAILED", f"{reason} {doubt}"
+        return self.outcome_of(
+            self.progress, status, reason=reason, closed_at=closed_at, inferred=False
+        )
 
-    @cached_property
-    def _next_due(self) -> datetime | None:
-        return self.recurrence.after(self.occurrence, bounded=False)
-
-    def _next_is_due(self) -> datetime | None:
-        due = self._next_due
-        return due if due and due <= clock.now() else None
-
-    def _outcome(self, occurrence: datetime, status: Status, reason: str | None) -> LastBatch:
-        return LastBatch(
+    def outcome_of(
+        self, progress: Progress, status: Status, *, reason: str | None, **known: object
+    ) -> LastBatch:
+        """The outcome of a night of this binding that had come so far."""
+        outcome = LastBatch(
             batch_id=self.binding.batch_id,
-            occurrence=occurrence,
+            occurrence=progress.occurrence,
             status=status,
-            ok=status == "CLOSED",
-            run=self.recurrence.number_of(occurrence),
+            snapshot_id=progress.snapshot_id,
+            run=self.recurrence.number_of(progress.occurrence),
             max_runs=self.request.max_runs,
             reason=reason,
         )
+        return outcome.model_copy(update=known)
+
+    @cached_property
+    def next_due(self) -> datetime | None:
+        """When the next close is due, or would be; None at the end of the calendar."""
+        return self.recurrence.after(self.occurrence, bounded=False)
+
+    def is_late(self) -> bool:
+        """Whether the next close is due."""
+        return self.next_due is not None and self.next_due <= clock.now()
+
+    def may_meet_others(self) -> bool:
+        """Whether another run of the binding may be at work, or may have left something undone."""
+        if not self.by_schedule or self.is_late():
+            return True
+        if any(
+            it.occurrence != self.occurrence and not it.has_failed for it in self.context.nights
+        ):
+            return True
+        before = self.recurrence.latest_at(self.occurrence - timedelta(seconds=1))
+        last = self.context.last_batch
+        return before is not None and (last is None or last.occurrence < before)
+
+    def _may_be_stopped(self) -> bool:
+        if self.is_again or not self.by_schedule or self.progress.snapshot_id:
+            return True
+        return clock.now() - self.occurrence > ON_TIME
 
 
-async def _configured(binding: Binding) -> DailyOrdersBatchCloseConfigRequest:
-    deployment = await deployments.find(binding)
-    if deployment is None:
-        raise NotConfiguredError(f"{binding} is not configured: run the configure flow first.")
-    return DailyOrdersBatchCloseConfigRequest.model_validate(deployment.parameters["configured"])
+async def _recorded(binding: Binding, context: Context, occurrence: datetime) -> LastBatch | None:
+    last = context.last_batch
+    if last is None or last.occurrence <= occurrence:
+        return context.outcome_of(occurrence)
+    return (await history.read(binding)).nights.get(occurrence)

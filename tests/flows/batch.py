@@ -4,6 +4,7 @@ import json
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from prefect.artifacts import Artifact
 from prefect.client.orchestration import get_client
@@ -133,12 +134,22 @@ class Batch:
         """What is stored from night to night."""
         return await context.load(self.binding)
 
-    async def history(self) -> dict[str, str]:
+    async def history(self) -> dict[int | None, str]:
         """The nights that people are shown: the run's number and how it ended."""
+        return {row["run"]: row["status"] for row in await self.rows()}
+
+    async def rows(self) -> list[dict[str, Any]]:
+        """The history as it is stored."""
         artifact = await Artifact.aget(f"nights-{self.binding.slug}")
         assert artifact is not None
         assert isinstance(artifact.data, str)
-        return {row["run"]: row["status"] for row in json.loads(artifact.data)}
+        return json.loads(artifact.data)
+
+    async def shown_in(self) -> UUID:
+        """The artifact that its history is stored in."""
+        artifact = await Artifact.aget(f"nights-{self.binding.slug}")
+        assert artifact is not None
+        return artifact.id
 
     async def grant(self) -> Grant | None:
         """Its stored grant."""

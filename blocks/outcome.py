@@ -1,0 +1,73 @@
+"""How a night ended, and which of two things that are said of the same night is to be believed."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, computed_field
+from pydantic.alias_generators import to_camel
+
+Status = Literal["CLOSED", "FAILED", "SKIPPED"]
+
+REASON_BYTES = 1_500
+"""A Prefect variable holds 5,000 bytes of JSON, and the reason is a part of one."""
+
+_WEIGHT: dict[Status, int] = {"SKIPPED": 0, "FAILED": 1, "CLOSED": 2}
+
+
+def _short(reason: str) -> str:
+    whole = reason.encode()
+    if len(whole) <= REASON_BYTES:
+        return reason
+    return whole[: REASON_BYTES - 3].decode(errors="ignore") + "…"
+
+
+class LastBatch(BaseModel):
+    """How one occurrence ended: the seed's `context.lastBatch`, and a row of the history.
+
+    All moments are UTC. `run` is empty where the occurrence is none of those configured.
+    """
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
+
+    batch_id: str
+    occurrence: AwareDatetime
+    status: Status
+    snapshot_id: str | None = None
+    closed_at: AwareDatetime | None = None
+    run: int | None = None
+    max_runs: int | None = None
+    reason: Annotated[str, AfterValidator(_short)] | None = None
+    inferred: bool = False
+    """Whether no run of the night said so itself: a later night found that none had."""
+
+    @computed_field  # type: ignore[prop-decorator]  # as pydantic has it
+    @property
+    def ok(self) -> bool:
+        """Whether the batch was closed."""
+        return self.status == "CLOSED"
+
+
+def believed(known: LastBatch | None, new: LastBatch) -> LastBatch:
+    """Which of two outcomes of the same occurrence counts, the new one or what was known of it.
+
+    CLOSED outranks FAILED, FAILED outranks SKIPPED: what came after a close could not undo it.
+    What a run recorded is never replaced by what a later night inferred. Of two alike the first
+    counts; but of two failures the latest, which says why the latest attempt failed.
+    """
+    if known is None:
+        return new
+    if new.inferred and not known.inferred:
+        return known
+    weights = _WEIGHT[known.status], _WEIGHT[new.status]
+    if weights[0] == weights[1]:
+        return new if known.inferred or new.status == "FAILED" else known
+    return max(known, new, key=lambda outcome: _WEIGHT[outcome.status])
+
+
+def merged(outcomes: Iterable[LastBatch]) -> dict[datetime, LastBatch]:
+    """What is believed of each occurrence, by the occurrence, after hearing all these in turn."""
+    nights: dict[datetime, LastBatch] = {}
+    for outcome in outcomes:
+        nights[outcome.occurrence] = believed(nights.get(outcome.occurrence), outcome)
+    return dict(sorted(nights.items()))

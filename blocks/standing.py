@@ -1,0 +1,104 @@
+"""How a binding's deployment stands in Prefect at this moment, whoever set it so."""
+
+from collections.abc import Collection
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterId,
+    FlowRunFilter,
+    FlowRunFilterExpectedStartTime,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.schedules import RRuleSchedule
+from prefect.client.schemas.sorting import FlowRunSort
+from pydantic import BaseModel
+
+from blocks import clock
+from blocks.binding import Binding
+from blocks.deployment import FLOW
+from blocks.together import Together
+
+
+class _Schedule(BaseModel):
+    active: bool
+    schedule: dict[str, Any]
+
+
+class Standing(BaseModel):
+    """A binding's deployment: whether it is switched on, when it runs, what with."""
+
+    id: UUID
+    paused: bool
+    schedules: list[_Schedule]
+    parameters: dict[str, Any]
+
+    @property
+    def is_on(self) -> bool:
+        """Whether Prefect lays out any runs of it."""
+        return not self.paused and any(schedule.active for schedule in self.schedules)
+
+    def follows(self, schedule: RRuleSchedule) -> bool:
+        """Whether this is still its only schedule: people can edit schedules in Prefect."""
+        wanted = (schedule.rrule, schedule.timezone)
+        stand = [(it.schedule.get("rrule"), it.schedule.get("timezone")) for it in self.schedules]
+        return stand == [wanted]
+
+    async def runs_at(self, moments: Collection[datetime]) -> dict[datetime, list[FlowRun]]:
+        """Its runs that were to start at one of these moments, by the moment; the latest 200."""
+        wanted = FlowRunFilter(
+            expected_start_time=FlowRunFilterExpectedStartTime(
+                after_=min(moments), before_=max(moments)
+            )
+        )
+        found: dict[datetime, list[FlowRun]] = {moment: [] for moment in moments}
+        async with get_client() as client:
+            for run in await client.read_flow_runs(
+                deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[self.id])),
+                flow_run_filter=wanted,
+                sort=FlowRunSort.EXPECTED_START_TIME_DESC,
+            ):
+                if run.expected_start_time in found:
+                    found[run.expected_start_time].append(run)
+        return found
+
+    async def next_run_at(self) -> datetime | None:
+        """When the next of its runs that Prefect has laid out is to start."""
+        wanted = FlowRunFilter(
+            expected_start_time=FlowRunFilterExpectedStartTime(after_=clock.now()),
+            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
+        )
+        async with get_client() as client:
+            runs = await client.read_flow_runs(
+                deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[self.id])),
+                flow_run_filter=wanted,
+                sort=FlowRunSort.EXPECTED_START_TIME_ASC,
+                limit=1,
+            )
+        return runs[0].expected_start_time if runs else None
+
+
+async def read(binding: Binding) -> Standing | None:
+    """How the binding's deployment stands; None where there is none."""
+    found = await _together.get(binding.slug)
+    if found is None:
+        found = (await _read([binding.slug]))[binding.slug]
+    return found[0] if found else None
+
+
+async def _read(names: list[str]) -> dict[str, list[Standing]]:
+    wanted = {"deployments": {"name": {"any_": names}}, "flows": {"name": {"any_": [FLOW]}}}
+    async with get_client() as client:
+        response = await client.request("POST", "/deployments/filter", json=wanted)
+    found: dict[str, list[Standing]] = {name: [] for name in names}
+    for it in response.json():
+        found[it["name"]].append(Standing.model_validate(it))
+    return found
+
+
+_together = Together(_read, most=50)

@@ -1,0 +1,104 @@
+"""What is stored of a binding's nights, changed by the run of one of them: progress and outcome.
+
+The context is for the next run, the history for people. Both are read, changed and written again,
+so two runs of a binding that do it at once take turns.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+
+from blocks import context as contexts
+from blocks import history
+from blocks.binding import Binding
+from blocks.context import Context, Progress
+from blocks.history import History
+from blocks.lock import only_holder
+from blocks.outcome import LastBatch, merged
+from flows.missed import missed_nights
+from flows.night import MAYBE_SENT, Night
+
+
+async def note(night: Night, **done: object) -> None:
+    """Store the night's progress, before anything is built on it."""
+    async with _only_writer(night):
+        progress = night.progress.model_copy(update=done)
+        noted, dropped = night.context.noted(progress)
+        await contexts.store(night.binding, noted)
+        night.context = noted
+        await _keep_doubts(night, dropped)
+
+
+async def record(night: Night, outcome: LastBatch) -> LastBatch:
+    """Record how the night ended, and what became of nights that no run recorded.
+
+    Returns what counts as the night's outcome now: the one given, or one that was known already and
+    outranks it. A failed night keeps its progress for the next attempt.
+    """
+    # Whatever else a night ends as must not take the place of CLOSED, which another run may be
+    # about to record at this moment.
+    async with _only_writer(night, surely=not outcome.ok):
+        known = await history.read(night.binding)
+        found = await missed_nights(night, known)
+        nights, night.context = await keep(night.binding, night.context, known, [*found, outcome])
+    return nights[outcome.occurrence]
+
+
+async def keep(
+    binding: Binding, context: Context, known: History, outcomes: Sequence[LastBatch]
+) -> tuple[dict[datetime, LastBatch], Context]:
+    """Store these outcomes in the history and in the context; returns both as they are then.
+
+    Args:
+        binding: Whose nights they are.
+        context: As it is stored.
+        known: The history as it is stored.
+        outcomes: What is new, of any nights. What is known already and outranks it stays.
+    """
+    nights = merged([*_told(context, known), *outcomes])
+    await history.write(binding, known, nights.values())
+    changed = context
+    for outcome in outcomes:
+        changed = changed.ended(nights[outcome.occurrence])
+    if changed != context:
+        await contexts.store(binding, changed)
+    return nights, changed
+
+
+@asynccontextmanager
+async def only_writer_of(binding: Binding) -> AsyncIterator[Context]:
+    """Be the only one that changes what is stored of the binding; yields its context.
+
+    Not to be taken where the grant is refreshed: that takes the same lock.
+    """
+    async with only_holder(f"lock-{binding.slug}"):
+        yield await contexts.load(binding)
+
+
+@asynccontextmanager
+async def _only_writer(night: Night, *, surely: bool = False) -> AsyncIterator[None]:
+    # In the ordinary case nobody else is there, and no lock is taken: each request costs.
+    if not surely and not night.may_meet_others():
+        yield
+        return
+    async with only_writer_of(night.binding) as context:
+        night.context = context
+        yield
+
+
+async def _keep_doubts(night: Night, dropped: Sequence[Progress]) -> None:
+    """Where the progress of a night is kept no longer, say that it may have been closed."""
+    outcomes = [
+        night.outcome_of(progress, "FAILED", reason=MAYBE_SENT, inferred=True)
+        for progress in dropped
+        if progress.closing_at
+    ]
+    if outcomes:
+        known = await history.read(night.binding)
+        nights = merged([*_told(night.context, known), *outcomes])
+        await history.write(night.binding, known, nights.values())
+
+
+def _told(context: Context, known: History) -> list[LastBatch]:
+    last = [context.last_batch] if context.last_batch else []
+    return [*known.nights.values(), *last]
