@@ -7,16 +7,21 @@ import logging
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from importlib.metadata import version
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import httpx
+
+from blocks import ownership
 
 MAX_REPLY_BYTES = 1024 * 1024
 """No reply of either outside system comes near this; a bigger one is a mistake or an attack."""
 
 MAX_REPLY_SECONDS = 60.0
 """The longest a whole reply may take: httpx's own timeouts start anew with every byte received."""
+
+USER_AGENT = f"daily-orders-batch-close/{version('daily-orders-batch-close')}"
 
 _DIRECT: dict[str, httpx.AsyncBaseTransport | None] = {
     "http://": None,
@@ -83,11 +88,18 @@ def shared_client() -> httpx.AsyncClient:
 async def send(request: httpx.Request, *, within: float = MAX_REPLY_SECONDS) -> Reply:
     """Send the request and read the whole reply, in at most `within` seconds.
 
+    Nothing is sent for work that is not this process's own any more: see `blocks.ownership`.
+
     Raises:
+        OwnershipLostError: The work is somebody else's, or was cancelled, suspended or deleted.
+        OwnershipUnknownError: Prefect cannot be asked whether it is.
         httpx.TransportError: There is no complete reply. Only ConnectError, ConnectTimeout and
             PoolTimeout tell that the request never left. Never chain it into an error that is
             kept or logged: it holds the request, and with it the secrets of that request.
     """
+    await ownership.require()
+    request.headers["User-Agent"] = f"{USER_AGENT} (process {ownership.process_id()})"
+    request.extensions = {**request.extensions, "trace": ownership.on_the_wire}
     try:
         async with asyncio.timeout(within):
             return await _send_and_read(request)

@@ -2,148 +2,164 @@
 
 Prefect's own concurrency limits keep who holds them in the server's memory: a server killed while
 one is taken leaves it taken for ever. A variable is created by one only, and deleted by its own id
-once only. That is all that a lock needs, and it survives the server.
+once only. It names the process that holds it, and lasts no longer than that one's lease.
 """
 
 import asyncio
-import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from itertools import count
+import sys
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
+from weakref import WeakKeyDictionary
 
 import httpx
-from anyio import CancelScope
+from anyio import move_on_after
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.actions import VariableCreate
 from prefect.client.schemas.objects import Variable
-from prefect.context import FlowRunContext
-from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
-from prefect.logging import get_logger
+from prefect.exceptions import ObjectAlreadyExists
+from prefect.settings import PREFECT_API_URL
+from pydantic import BaseModel, ValidationError
 
-BEAT_SECONDS = 10.0
-"""How often a holder shows that it lives."""
-
-DEAD_AFTER = 45.0
-"""Seconds without a beat after which a holder is taken for dead: counted by who waits, on its own
-clock, so that no two clocks have to agree."""
-
-DEAD_AFTER_ITS_RUN = 15.0
-"""The same, for a holder whose flow run has ended: a beat was missed, and nobody will go on."""
+from blocks import clock, ownership
+from blocks.lease import Lease, delete_variable, has_lease
+from blocks.ownership import Work
 
 PATIENCE = 180.0
 """How many seconds to wait for a living holder."""
 
 POLL_SECONDS = 0.5
 
+RELEASED_AGAIN_AFTER = 5.0
+"""Seconds between attempts to release a lock while Prefect's API is away."""
+
+_attempts: set[str] = set()
+"""What this process holds or tries to. What else is under its id was left by a lost answer."""
+
+_Leases = dict[str | None, asyncio.Future[Lease]]
+_leases: WeakKeyDictionary[asyncio.AbstractEventLoop, _Leases] = WeakKeyDictionary()
+"""The leases of this process where no worker has one for it, by the API that keeps them."""
+
+_background: set[asyncio.Task[None]] = set()
+
 
 class LockedError(Exception):
     """Somebody else holds the lock, alive, for longer than anybody should."""
 
 
-class LockLostError(LockedError):
-    """The lock was ours, but somebody took us for dead meanwhile."""
+class Holder(BaseModel):
+    """Who holds a lock: the process, and which of its attempts to hold it."""
+
+    process: str
+    attempt: str
 
 
 @asynccontextmanager
-async def only_holder(name: str) -> AsyncIterator[None]:
-    """Hold the lock of this name. A flow run that begins again takes over its own.
+async def only_holder(name: str, *, patience: float = PATIENCE) -> AsyncIterator[None]:
+    """Hold the lock of this name.
 
-    Raises LockedError after PATIENCE, and httpx.HTTPError where Prefect's API is away.
+    Args:
+        name: What is locked.
+        patience: Seconds to wait for a living holder.
+
+    Raises LockedError after that, and httpx.HTTPError where Prefect's API is away.
     """
-    context = FlowRunContext.get()
-    run = context.flow_run if context else None
-    holder = str(run.id if run else uuid4())
-    lock_id = await _acquire(name, holder)
-    beating = asyncio.create_task(_beat(lock_id, holder))
+    work = ownership.current() or Work(await _lease_of_this_process())
+    me = Holder(process=work.lease.process.id, attempt=uuid4().hex)
+    _attempts.add(me.attempt)
     try:
-        yield
+        lock_id = await _acquire(name, me, patience)
+    except BaseException:
+        _attempts.discard(me.attempt)
+        raise
+    try:
+        with ownership.working(work):
+            yield
     finally:
-        beating.cancel()
-        # Also where the run is cancelled, or whoever is next would wait for a dead one.
-        with CancelScope(shield=True):
-            await _release(lock_id)
+        # Also where the run is cancelled, and for as long as Prefect's API may be away.
+        releasing = _in_background(_release(lock_id, me))
+        with move_on_after(RELEASED_AGAIN_AFTER, shield=True):
+            await asyncio.shield(releasing)
 
 
-async def _acquire(name: str, holder: str) -> UUID:
-    began = beat_at = time.monotonic()
-    latest = None
+async def _acquire(name: str, me: Holder, patience: float) -> UUID:
+    began = clock.elapsed()
     async with get_client() as client:
-        while time.monotonic() - began < PATIENCE:
-            if (lock := await _create(client, name, holder)) is not None:
+        while True:
+            if (lock := await _create(client, name, me)) is not None:
                 return lock.id
             if (held := await client.read_variable_by_name(name)) is None:
                 continue
-            if (held.id, held.value) != latest:
-                latest, beat_at = (held.id, held.value), time.monotonic()
-            silent_for = time.monotonic() - beat_at
-            if _is_held_by(held, holder) or await _is_dead(client, held, silent_for):
-                await _delete(client, held.id)
+            holder = _holder(held)
+            if holder == me:  # the answer to our own attempt was lost
+                return held.id
+            if holder is None or await _is_left(client, holder, me):
+                await delete_variable(client, held.id)
+            elif clock.elapsed() - began > patience:
+                raise LockedError(
+                    f"{name} is locked by somebody who lives, for over {patience:g} seconds."
+                )
             else:
                 await asyncio.sleep(POLL_SECONDS)
-    raise LockedError(f"{name} is locked by another run, for over {PATIENCE:g} seconds.")
 
 
-async def _create(client: PrefectClient, name: str, holder: str) -> Variable | None:
+async def _create(client: PrefectClient, name: str, me: Holder) -> Variable | None:
     try:
-        return await client.create_variable(VariableCreate(name=name, value=_value(holder)))
+        return await client.create_variable(VariableCreate(name=name, value=me.model_dump()))
     except ObjectAlreadyExists:
         return None
 
 
-async def _beat(lock_id: UUID, holder: str) -> None:
-    for beats in count(1):
-        await asyncio.sleep(BEAT_SECONDS)
-        change = {"value": _value(holder, beats)}
-        try:
+async def _is_left(client: PrefectClient, holder: Holder, me: Holder) -> bool:
+    """Whether nobody holds the lock any more, though it is there."""
+    if holder.process == me.process:
+        return holder.attempt not in _attempts
+    return not await has_lease(client, holder.process)
+
+
+async def _release(lock_id: UUID, me: Holder) -> None:
+    while True:
+        with suppress(httpx.HTTPError):
             async with get_client() as client:
-                await client.request(
-                    "PATCH", "/variables/{id}", path_params={"id": lock_id}, json=change
-                )
-        except httpx.HTTPError as error:
-            get_logger("lock").warning("A lock's holder could not be shown to live: %s", error)
+                await delete_variable(client, lock_id)
+            break
+        await asyncio.sleep(RELEASED_AGAIN_AFTER)
+    _attempts.discard(me.attempt)
 
 
-async def _release(lock_id: UUID) -> None:
+def _holder(lock: Variable) -> Holder | None:
     try:
-        async with get_client() as client:
-            await _delete(client, lock_id)
-    except httpx.HTTPError as error:
-        # Whoever wants it next waits until it is taken for dead.
-        get_logger("lock").warning("A lock could not be released: %s", error)
+        return Holder.model_validate(lock.value)
+    except ValidationError:
+        return None  # as an earlier version wrote it
 
 
-async def _delete(client: PrefectClient, lock_id: UUID) -> None:
+async def _lease_of_this_process() -> Lease:
+    """Begun when it is needed first, and kept until the event loop ends."""
+    leases = _leases.setdefault(asyncio.get_running_loop(), {})
+    api = PREFECT_API_URL.value()
+    known = leases.get(api)
+    if known is None or (known.done() and (known.exception() or known.result().is_lost)):
+        known = leases[api] = asyncio.get_running_loop().create_future()
+        _in_background(_keep_lease(known))
+    return await asyncio.shield(known)
+
+
+async def _keep_lease(begun: asyncio.Future[Lease]) -> None:
     try:
-        await client.request("DELETE", "/variables/{id}", path_params={"id": lock_id})
-    except httpx.HTTPStatusError as error:
-        if error.response.status_code != httpx.codes.NOT_FOUND:
+        async with Lease(Path(sys.argv[0]).name).kept() as lease:
+            begun.set_result(lease)
+            await asyncio.Event().wait()
+    except BaseException as error:
+        if begun.done():
             raise
+        begun.set_exception(error)
 
 
-async def _is_dead(client: PrefectClient, lock: Variable, silent_for: float) -> bool:
-    if DEAD_AFTER_ITS_RUN < silent_for <= DEAD_AFTER:
-        return await _has_ended(client, lock)
-    return silent_for > DEAD_AFTER
-
-
-async def _has_ended(client: PrefectClient, lock: Variable) -> bool:
-    """Whether the holder's flow run is over: one that was killed may end without coming here."""
-    try:
-        run = await client.read_flow_run(UUID(_holder_of(lock)))
-    except (ObjectNotFound, ValueError):
-        return False
-    return run.state is not None and run.state.is_final()
-
-
-def _value(holder: str, beats: int = 0) -> dict[str, Any]:
-    return {"holder": holder, "beats": beats}
-
-
-def _is_held_by(lock: Variable, holder: str) -> bool:
-    return _holder_of(lock) == holder
-
-
-def _holder_of(lock: Variable) -> str:
-    return str(lock.value.get("holder")) if isinstance(lock.value, dict) else ""
+def _in_background(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    task = asyncio.get_running_loop().create_task(work)
+    _background.add(task)
+    task.add_done_callback(_background.discard)
+    return task

@@ -45,12 +45,11 @@ _mine: ContextVar[_Place] = ContextVar("place")
 
 
 class Places:
-    """So many places, and who comes first is served first; `owner` is the process that has them."""
+    """So many places, and who comes first is served first."""
 
-    def __init__(self, number: int, *, owner: str = "") -> None:
+    def __init__(self, number: int) -> None:
         self.free = asyncio.Semaphore(number)
         self.lent = 0
-        self.owner = owner
 
     @asynccontextmanager
     async def one(self) -> AsyncIterator[None]:
@@ -68,12 +67,6 @@ class Places:
 def is_beside_others() -> bool:
     """Whether this run has such a place: others are executed in the same event loop."""
     return _mine.get(None) is not None
-
-
-def owner() -> str:
-    """The process that executes this run beside others, by the name that others know; or ""."""
-    place = _mine.get(None)
-    return place.places.owner if place else ""
 
 
 @asynccontextmanager

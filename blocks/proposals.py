@@ -8,16 +8,20 @@ from cachetools import LRUCache
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.responses import SetStateStatus
-from prefect.exceptions import Abort, ObjectNotFound
+from prefect.exceptions import ObjectNotFound
 from prefect.states import to_state_create
 from prefect.utilities.engine import propose_state
 from pydantic import BaseModel
 
+from blocks.lease import OwnershipLostError
 from blocks.places import is_beside_others
 from blocks.together import Together
 
 AT_ONCE = 50
 """Prefect's API takes no more in one request."""
+
+EXECUTED = {"state": {"type": {"any_": [StateType.PENDING, StateType.RUNNING]}}}
+"""The runs that some process executes, as a filter of Prefect's."""
 
 _companies: LRUCache[str, Together[UUID, State[Any]]] = LRUCache(100)
 
@@ -45,7 +49,7 @@ async def set_states(
     Args:
         client: Prefect's API.
         run_ids: The runs.
-        state: The state, without data.
+        state: The state.
         only: A Prefect flow run filter besides: runs that it does not match are left alone.
         transition: Runs whose latest transition had this id are left alone as well.
     """
@@ -66,48 +70,42 @@ async def set_states(
 
 
 async def propose(state: State[Any], run: FlowRun) -> State[Any]:
-    """Propose a state without data for a run that is executed; returns the one it has then.
+    """Propose a state for a run that is executed; returns the one it has then.
 
-    Raises what `prefect.utilities.engine.propose_state` raises: Abort and Pause where Prefect will
-    not have it, httpx.HTTPError where its API is away. Abort also where somebody else has changed
-    the state of a run that its worker woke without taking it.
+    Raises OwnershipLostError where it is not executed any more, because somebody cancelled,
+    suspended or deleted it, and httpx.HTTPError where Prefect's API is away. Under Prefect's own
+    engine also what `prefect.utilities.engine.propose_state` raises.
     """
-    if accepted := await _company(state, run).get(run.id):
+    if state.is_scheduled() and (accepted := await _company(state).get(run.id)):
         return accepted
     async with get_client() as client:
-        if _is_only_woken(run):
-            await require_unchanged(client, run)
-        return await propose_state(client, state, flow_run_id=run.id)
+        if not is_beside_others():
+            return await propose_state(client, state, flow_run_id=run.id)
+        accepted_states = await set_states(client, [run.id], state, EXECUTED)
+        return accepted_states.get(run.id) or await _state_after_lost_answer(client, state, run)
 
 
-def _is_only_woken(run: FlowRun) -> bool:
-    return is_beside_others() and run.state is not None and run.state.is_scheduled()
-
-
-async def require_unchanged(client: PrefectClient, run: FlowRun) -> None:
-    """Raise Abort if the run, which its worker woke without taking it, is not as it was found.
-
-    Prefect would have a run that somebody cancelled meanwhile wait again.
-    """
+async def _state_after_lost_answer(
+    client: PrefectClient, state: State[Any], run: FlowRun
+) -> State[Any]:
+    """The run's state, if it is the proposed one: the answer to a first attempt was lost."""
     try:
-        stored = await client.read_flow_run(run.id)
+        stored = (await client.read_flow_run(run.id)).state
     except ObjectNotFound:
-        raise Abort("The run was deleted.") from None
-    if stored.state_id != run.state_id:
-        raise Abort(f"The run is {stored.state_name} now.")
+        raise OwnershipLostError("The run was deleted.") from None
+    if stored and (stored.name, stored.message) == (state.name, state.message):
+        return stored
+    raise OwnershipLostError(f"The run is {stored and stored.name} now.")
 
 
-def _company(state: State[Any], run: FlowRun) -> Together[UUID, State[Any]]:
-    """The runs that this state is proposed for at this moment, and that are where this one is."""
-    only: dict[str, Any] = {"type": {"any_": [StateType.PENDING, StateType.RUNNING]}}
-    if run.state and _is_only_woken(run):
-        only = {"type": {"any_": [StateType.SCHEDULED]}, "name": {"any_": [run.state.name]}}
-    likeness = f"{only} {to_state_create(state).model_dump_json()}"
+def _company(state: State[Any]) -> Together[UUID, State[Any]]:
+    """The runs that this state is proposed for at this moment."""
+    likeness = to_state_create(state).model_dump_json()
     if likeness not in _companies:
 
         async def ask(run_ids: list[UUID]) -> dict[UUID, State[Any]]:
             async with get_client() as client:
-                return await set_states(client, run_ids, state, {"state": only})
+                return await set_states(client, run_ids, state, EXECUTED)
 
         _companies[likeness] = Together(ask, AT_ONCE)
     return _companies[likeness]

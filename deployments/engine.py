@@ -19,8 +19,9 @@ from prefect.flows import FlowStateHook
 from prefect.logging.loggers import flow_run_logger
 from prefect.results import ResultStore, get_result_store
 from prefect.states import Cancelled, Running, exception_to_failed_state, return_value_to_state
-from prefect.utilities.engine import propose_state
 
+from blocks.lease import OwnershipUnknownError
+from blocks.proposals import propose
 from deployments.validation import validated
 
 _result_stores: WeakKeyDictionary[Flow[..., Any], ResultStore] = WeakKeyDictionary()
@@ -40,22 +41,21 @@ def require_plain(flow: Flow[..., Any]) -> Flow[..., Any]:
     )
 
 
-async def execute(flow: Flow[..., Any], run: FlowRun, client: PrefectClient) -> bool:
-    """Execute the run up to its end or its next wait; returns whether it waits, as its state says.
+async def execute(flow: Flow[..., Any], run: FlowRun, client: PrefectClient) -> None:
+    """Execute the run up to its end or its next wait, as its state says afterwards.
 
     Args:
         flow: An async flow without retries and timeout of its own.
-        run: The run, which this process has taken.
+        run: The run, which this process has claimed.
         client: Prefect's API.
     """
     try:
         with await _context(flow, run, client):
             await _execute(flow, run, client)
-    except Abort:
-        return False  # somebody withdrew it
+    except Abort as withdrawn:
+        flow_run_logger(run, flow).info("Stopped: %s", withdrawn)
     except Pause as wait:
         run.state = wait.state
-    return run.state is not None and run.state.is_scheduled()
 
 
 async def end_cancelled(flow: Flow[..., Any] | None, run: FlowRun, client: PrefectClient) -> None:
@@ -72,7 +72,7 @@ async def _execute(flow: Flow[..., Any], run: FlowRun, client: PrefectClient) ->
     logger.info("Beginning flow run %r for flow %r", run.name, flow.name)
     await _call_hooks(flow.on_running_hooks, flow, run)
     state = await _outcome(flow, run)
-    run.state = await propose_state(client, state, flow_run_id=run.id)
+    run.state = await propose(state, run)
     logger.info("Finished in state %s", run.state)
     if run.state.is_completed():
         await _call_hooks(flow.on_completion_hooks, flow, run)
@@ -85,6 +85,8 @@ async def _outcome(flow: Flow[..., Any], run: FlowRun) -> State[Any]:
     try:
         result = await flow.fn(**validated(flow, run.parameters))
         return await return_value_to_state(result, result_store=store)
+    except OwnershipUnknownError:
+        raise  # no failure of the flow's: it is given back, and goes on
     except Exception as error:  # noqa: BLE001  (whatever a flow raises is how it failed)
         flow_run_logger(run, flow).exception("Encountered exception during execution: %r", error)
         return await exception_to_failed_state(error, result_store=store)

@@ -2,14 +2,18 @@
 
 The stock process worker starts a Python process for every piece of every run: seconds and 100 MB
 each, for flows that mostly wait. This one imports each flow once and runs many at a time in its
-event loop, never more than its limit. It also finds the runs that a dead worker left behind. Start
+event loop, never more than its limit. It also finds the runs that a dead process left behind. Start
 it like any other:
 
     prefect worker start --pool daily-orders --type batch-close
 """
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import anyio
 import anyio.abc
@@ -20,6 +24,7 @@ from prefect.flows import Flow
 from prefect.settings import (
     PREFECT_WORKER_CANCELLATION_POLL_SECONDS,
     PREFECT_WORKER_ENABLE_CANCELLATION,
+    PREFECT_WORKER_QUERY_SECONDS,
     temporary_settings,
 )
 from prefect.states import Crashed
@@ -30,21 +35,22 @@ from prefect.workers.base import (
     BaseWorkerResult,
 )
 
+from blocks import clock, ownership
+from blocks.claim import Claim
+from blocks.lease import Lease, OwnershipLostError, OwnershipUnknownError
+from blocks.lock import LockedError
+from blocks.ownership import Work
 from blocks.places import Places
 from blocks.proposals import AT_ONCE
-from deployments.claims import is_cancelled_instead_of_taken, wake
-from deployments.due import DueRuns
+from deployments.claims import claim, show_as_running
+from deployments.due import DueMoments
 from deployments.engine import end_cancelled, execute
 from deployments.loading import CannotLoadError, LoadedFlows
-from deployments.owner import Owner
 from deployments.prefect_client import shared_prefect_client
-from deployments.recovery import give_back, nobodys, recover
+from deployments.recovery import give_back, recover
 
 RUNS_AT_ONCE = 32
 """Unless `--limit` says otherwise. Many more at once only drown the Prefect API's database."""
-
-ENOUGH = 100
-"""Runs that are due and not taken: to ask Prefect for more would only slow these down."""
 
 HEARS_OF_CANCELLING = {
     PREFECT_WORKER_ENABLE_CANCELLATION: True,
@@ -53,10 +59,23 @@ HEARS_OF_CANCELLING = {
 """What people expect, and Prefect leaves to the process that a run has elsewhere."""
 
 HEARTBEAT_SECONDS = 10
-"""How often a worker says that it lives, and looks for the runs of workers that do not."""
+"""How often a worker shows itself in Prefect's UI, and looks for runs that were left."""
 
 SLOW_AFTER = 4.0
-"""Seconds after which a run that was woken without being taken is taken after all."""
+"""Seconds after which a run that goes on is shown as Running."""
+
+AWAY = (httpx.HTTPError, OwnershipUnknownError)
+"""What Prefect's API being away looks like."""
+
+
+@dataclass
+class Execution:
+    """A run that this process has claimed, until its end or its next wait."""
+
+    run: FlowRun
+    work: Work
+    claim: Claim
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
 
 
 class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerResult]):
@@ -72,28 +91,26 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
         options["heartbeat_interval_seconds"] = HEARTBEAT_SECONDS
         super().__init__(work_pool_name, **options)
         self._batch = min(limit or RUNS_AT_ONCE, AT_ONCE)
-        self._me = Owner(self.name, uuid4().hex)
-        self._places = Places(limit or RUNS_AT_ONCE, owner=str(self._me))
-        self._due = DueRuns()
-        self._has_recovered = False
+        self._places = Places(limit or RUNS_AT_ONCE)
+        self._due = DueMoments()
         self._flows = LoadedFlows()
-        self._executing: dict[UUID, anyio.CancelScope] = {}
+        self._lease: Lease | None = None
+        self._executing: dict[UUID, Execution] = {}
         self._held_lately: set[UUID] = set()
-        self._taking: set[UUID] = set()
+        self._claiming: set[UUID] = set()
+        self._has_recovered = False
 
     async def setup(self) -> None:
         """Prepare the worker, and the one API client that all its runs share."""
         self._exit_stack.enter_context(temporary_settings(HEARS_OF_CANCELLING))
         await self._exit_stack.enter_async_context(shared_prefect_client())
+        # Outlives the runs: what is handed over at the end is this process's until then.
+        await self._exit_stack.enter_async_context(self._leased())
         await super().setup()
         self._runs.start_soon(self._serve)
 
     async def get_and_submit_flow_runs(self) -> list[FlowRun]:
-        """Take the runs that are due; none while Prefect's API is away."""
-        if not self._has_recovered:
-            return []  # what a dead worker left behind has waited longest
-        if self._due.backlog() > ENOUGH:
-            return []  # Prefect's API has its hands full with what is taken already
+        """Look ahead: when runs fall due. Nothing is submitted here."""
         try:
             return await super().get_and_submit_flow_runs()
         except httpx.HTTPError as error:
@@ -101,11 +118,14 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
             return []
 
     async def sync_with_backend(self) -> None:
-        """Send the heartbeat, and give back what dead workers left behind."""
+        """Show the worker in Prefect, and give back what dead processes left behind."""
         try:
-            await self._beat_and_recover()
+            await super().sync_with_backend()
+            await self._recover()
         except httpx.HTTPError as error:
             self._wait_for_prefect(error)
+        except (OwnershipUnknownError, OwnershipLostError, LockedError) as trouble:
+            self._logger.warning("Runs that were left are not looked for now: %s", trouble)
 
     async def run(
         self,
@@ -122,11 +142,37 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
             raise RuntimeError("The worker is not set up.")
         return self._runs_task_group
 
-    async def _beat_and_recover(self) -> None:
-        await super().sync_with_backend()
-        # Grows with every run that is taken while Prefect answers how things stood a while ago.
-        self._held_lately = self._taking | set(self._executing)
-        await recover(self.client, self._work_pool_name, self._me, self._held_lately)
+    @asynccontextmanager
+    async def _leased(self) -> AsyncIterator[None]:
+        keeping = asyncio.create_task(self._keep_leases())
+        try:
+            yield
+        finally:
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
+
+    async def _keep_leases(self) -> None:
+        """Keep a lease, and begin another one whenever it was lost: it is another process then."""
+        while True:
+            try:
+                async with Lease(self.name).kept() as self._lease:
+                    await self._lease.lost.wait()
+            except httpx.HTTPError as error:
+                self._logger.warning("No lease is given (%s).", type(error).__name__)
+                await asyncio.sleep(1)
+            lost, self._lease = self._lease, None
+            for execution in self._executing.values():
+                if execution.work.lease is lost:
+                    execution.scope.cancel()
+
+    async def _recover(self) -> None:
+        if (lease := self._lease) is None:
+            return
+        # Grows with every run that is claimed while Prefect answers how things stood a while ago.
+        self._held_lately = self._claiming | set(self._executing)
+        with ownership.working(Work(lease)):
+            is_held = self._held_lately.__contains__
+            await recover(self.client, self._work_pool_name, lease.process.id, is_held)
         self._has_recovered = True
 
     def _wait_for_prefect(self, error: httpx.HTTPError) -> None:
@@ -141,90 +187,119 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
     async def _submit_scheduled_flow_runs(
         self, flow_run_response: list[WorkerFlowRunResponse]
     ) -> list[FlowRun]:
-        """Remember the runs that are due, in their order; each is taken when its turn comes.
+        """Remember when runs fall due. They are claimed then, a few at a time.
 
         Prefect's worker would take as many as there are places, and look away for ten seconds.
         """
-        # Twice: one that is executed now may wait again by when Prefect has answered, for longer.
-        held = self._executing.keys() | self._taking
-        new = [it.flow_run for it in flow_run_response if not self._due.knows(it.flow_run)]
-        mine = await nobodys(self.client, self._work_pool_name, self._me, new)
-        held |= self._executing.keys() | self._taking
-        return [run for run in mine if run.id not in held and self._due.add(run)]
+        moments = (it.flow_run.next_scheduled_start_time for it in flow_run_response)
+        self._due.add(moment for moment in moments if moment)
+        return []
 
     async def _serve(self) -> None:
-        """Take the runs that are due, a few at a time, and execute them as places become free."""
+        """Claim the runs that are due, a few at a time, and execute them as places become free."""
         while True:
-            runs = [r for r in await self._due.next(self._batch) if r.id not in self._executing]
-            # From before they are taken, or they would seem to have been left behind.
-            self._taking = {run.id for run in runs}
-            self._held_lately |= self._taking
             try:
-                # What is taken while the worker is told to stop has to be given back.
-                with anyio.CancelScope(shield=True):
-                    taken = await wake(self.client, runs, self._me)
-            except (httpx.HTTPError, ValueError) as error:  # away, or an answer that is none
-                self._logger.warning("Runs are not taken (%s).", type(error).__name__)
+                claimed = await self._claim_due()
+            except (*AWAY, ValueError) as error:  # away, or an answer that is none
+                self._logger.warning("Runs are not claimed (%s).", type(error).__name__)
                 await anyio.sleep(1)
-                continue  # they are found again
-            finally:
-                self._taking = set()
-            for run in taken:
-                scope = self._hold(run.id)
-                self._runs.start_soon(self._submit_run, run)
-                if run.state and run.state.is_scheduled():
-                    self._runs.start_soon(self._take_if_slow, run, scope)
-            async with self._places.one():
-                pass  # all those before have one
-
-    async def _submit_run(self, flow_run: FlowRun) -> None:
-        """Execute a run that was taken, up to its end or its next wait."""
-        try:
-            waits = await self._execute(flow_run)
-        except Exception:
-            # What is left Running is given back at the next heartbeat, what was only woken found.
-            self._logger.exception("Run %s was interrupted.", flow_run.name)
-            return
-        if waits and flow_run.state:
-            # This worker need not ask Prefect for it again. Should it die, any other may take it.
-            flow_run.state_id = flow_run.state.id
-            flow_run.next_scheduled_start_time = flow_run.state.state_details.scheduled_time
-            self._due.add(flow_run)
-
-    async def _execute(self, flow_run: FlowRun) -> bool:
-        flow: Flow[..., Any] | None = None
-        waits = False
-        try:
-            with self._executing[flow_run.id] as scope:
+                continue
+            for execution in claimed:
+                self._runs.start_soon(self._carry_out, execution)
+            if claimed:
                 async with self._places.one():
-                    if flow := await self._load(flow_run):
-                        waits = await execute(flow, flow_run, self.client)
+                    pass  # all those before have one
+            else:
+                await self._due.wait(at_most=PREFECT_WORKER_QUERY_SECONDS.value())
+
+    async def _claim_due(self) -> list[Execution]:
+        """Claim runs that are due, if any are.
+
+        Prefect is asked right before which they are: it leaves out those of a paused work pool or
+        queue, and what exceeds their limits.
+        """
+        lease = self._lease
+        if lease is None or not self._has_recovered:  # what was left behind has waited longest
+            return []
+        found = [run for run in await self._find_due() if run.id not in self._executing]
+        # From before they are claimed, or they would seem to have been left behind.
+        self._claiming = {run.id for run in found}
+        self._held_lately |= self._claiming
+        try:
+            seen_at, mark = clock.elapsed(), Claim(self.name, lease.process.id)
+            # What is claimed while the worker is told to stop has to be given back.
+            with anyio.CancelScope(shield=True), ownership.working(Work(lease)):
+                claimed = await claim(self.client, found, mark)
+        finally:
+            self._claiming = set()
+        return [self._hold(run, Work(lease, run.id, seen_at), mark) for run in claimed]
+
+    async def _find_due(self) -> list[FlowRun]:
+        # Not with the client's own function, which asks for 200 at a time.
+        answer = await self.client.request(
+            "POST",
+            "/work_pools/{name}/get_scheduled_flow_runs",
+            path_params={"name": self._work_pool_name},
+            json={
+                "work_queue_names": list(self._work_queues) or None,
+                "scheduled_before": clock.now().isoformat(),
+                "limit": self._batch,
+            },
+        )
+        return [run.flow_run for run in WorkerFlowRunResponse.model_validate_list(answer.json())]
+
+    async def _carry_out(self, execution: Execution) -> None:
+        """Execute a run that was claimed, up to its end or its next wait."""
+        self._runs.start_soon(self._show_if_slow, execution)
+        try:
+            await self._execute(execution)
+        except OwnershipLostError as lost:
+            self._logger.info("Run %s is left: %s", execution.run.name, lost)
+        except Exception:
+            # It is given back at the next look for what was left.
+            self._logger.exception("Run %s was interrupted.", execution.run.name)
+
+    async def _execute(self, execution: Execution) -> None:
+        run, flow = execution.run, None
+        try:
+            with execution.scope:
+                async with self._places.one():
+                    with ownership.working(execution.work):
+                        if flow := await self._load(run):
+                            await self._execute_flow(flow, run)
         except anyio.get_cancelled_exc_class():
-            with anyio.CancelScope(shield=True):
-                await give_back(self.client, flow_run, "its worker was stopped")
+            with (
+                anyio.CancelScope(shield=True),
+                suppress(*AWAY, OwnershipLostError),
+                ownership.working(execution.work),
+            ):
+                await give_back(self.client, run, "its worker was stopped")
             raise
         finally:
-            self._let_go(flow_run.id)
-        if scope.cancel_called:
-            await end_cancelled(flow, flow_run, self.client)
-        return waits and not scope.cancel_called
+            self._let_go(run.id)
+        if execution.scope.cancel_called and not execution.work.lease.is_lost:
+            await end_cancelled(flow, run, self.client)
 
-    async def _take_if_slow(self, run: FlowRun, scope: anyio.CancelScope) -> None:
-        """Take a run that was only woken, once it lasts: it is shown then, and can be cancelled."""
+    async def _execute_flow(self, flow: Flow[..., Any], run: FlowRun) -> None:
+        await execute(flow, run, self.client)
+        if run.state and run.state.is_scheduled() and run.state.state_details.scheduled_time:
+            self._due.add([run.state.state_details.scheduled_time])
+
+    async def _show_if_slow(self, execution: Execution) -> None:
         await anyio.sleep(SLOW_AFTER)
-        if self._executing.get(run.id) is not scope:
+        if self._executing.get(execution.run.id) is not execution:
             return
         try:
-            if await is_cancelled_instead_of_taken(self.client, run, self._me):
-                scope.cancel()
-        except (httpx.HTTPError, ValueError) as error:
-            self._logger.warning("Run %s is not taken (%s).", run.name, type(error).__name__)
+            with ownership.working(execution.work):
+                await show_as_running(self.client, execution.run, execution.claim)
+        except (*AWAY, OwnershipLostError, ValueError) as error:
+            self._logger.warning("%s is not shown (%s).", execution.run.name, type(error).__name__)
 
-    def _hold(self, run_id: UUID) -> anyio.CancelScope:
-        self._executing[run_id] = scope = anyio.CancelScope()
+    def _hold(self, run: FlowRun, work: Work, mark: Claim) -> Execution:
+        self._executing[run.id] = execution = Execution(run, work, mark)
         if self._cancelling_observer:
-            self._cancelling_observer.add_in_flight_flow_run_id(run_id)
-        return scope
+            self._cancelling_observer.add_in_flight_flow_run_id(run.id)
+        return execution
 
     def _let_go(self, run_id: UUID) -> None:
         del self._executing[run_id]
@@ -233,8 +308,8 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
 
     async def _cancel_run(self, flow_run_id: UUID) -> None:
         # Prefect tells every worker of the pool; it is this one's run if it is executed here.
-        if scope := self._executing.get(flow_run_id):
-            scope.cancel()
+        if execution := self._executing.get(flow_run_id):
+            execution.scope.cancel()
 
     async def _load(self, flow_run: FlowRun) -> Flow[..., Any] | None:
         try:

@@ -11,26 +11,30 @@ import asyncio
 import logging
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from itertools import chain, repeat
 from typing import NoReturn
 
 import httpx
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import FlowRunContext
 from prefect.exceptions import Pause
+from prefect.logging import get_run_logger
 from prefect.states import Scheduled
 
 from blocks import clock
+from blocks.lease import OwnershipUnknownError
 from blocks.lock import LockedError
 from blocks.proposals import propose
 
 PREFECT_TROUBLE = (
     httpx.HTTPError,  # outside systems' errors have names of their own by the time they get here
     LockedError,
+    OwnershipUnknownError,
 )
 """What Prefect's API being away or overloaded looks like."""
 
-AGAIN_SECONDS = (0, 1, 2, 4, 8, 15, *[30] * 18)
-"""Pauses between attempts to tell Prefect: about ten minutes in all."""
+AGAIN_SECONDS = (0, 1, 2, 4, 8, 15)
+"""Pauses between the first attempts to tell Prefect; then half a minute each, without an end."""
 
 BEGIN_AGAIN = timedelta(seconds=10)
 
@@ -60,19 +64,18 @@ async def wait_until(moment: datetime, *, name: str) -> None:
 async def go_on_later(trouble: Exception) -> None:
     """End the run, which Prefect's API was too troubled to serve, and have it begin again soon.
 
-    For as long as the API stays away this waits with it, up to ten minutes; then it raises the
-    trouble, and the worker finds the run when the API is back. Returns only for a flow that was
-    called directly from Python, where no worker would pick the run up again.
+    For as long as the API stays away this waits with it. Returns only for a flow that was called
+    directly from Python, where no worker would pick the run up again.
     """
     context = FlowRunContext.get()
     run = context.flow_run if context else None
     if run is None or run.deployment_id is None:
         return
-    for pause in AGAIN_SECONDS:
+    get_run_logger().warning("Prefect does not serve this run (%s).", type(trouble).__name__)
+    for pause in chain(AGAIN_SECONDS, repeat(30)):
         await asyncio.sleep(pause)
         with suppress(*PREFECT_TROUBLE):
             await _end_run_until(clock.now() + BEGIN_AGAIN, "PrefectUnavailable", run)
-    raise trouble
 
 
 async def _end_run_until(moment: datetime, name: str, run: FlowRun) -> NoReturn:

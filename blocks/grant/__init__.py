@@ -7,7 +7,16 @@ token that came with it.
 """
 
 from blocks.grant.model import Grant, GrantError, GrantMissingError
-from blocks.grant.use import access_token, delete, journey_of, load, refresh, revoke, store
+from blocks.grant.use import (
+    access_token,
+    delete,
+    journey_of,
+    load,
+    refresh,
+    revoke,
+    store,
+    was_refreshed,
+)
 
 __all__ = [
     "Grant",
@@ -20,4 +29,5 @@ __all__ = [
     "refresh",
     "revoke",
     "store",
+    "was_refreshed",
 ]

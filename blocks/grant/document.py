@@ -3,7 +3,6 @@
 import asyncio
 import json
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from uuid import UUID
 
 import httpx
@@ -15,20 +14,17 @@ from prefect.exceptions import ObjectNotFound
 from prefect.logging import get_logger
 from pydantic import ValidationError
 
-from blocks import clock
 from blocks.binding import Binding
 from blocks.grant.model import Grant, GrantError, GrantMissingError
-from blocks.lock import LockLostError
+from blocks.lease import OwnershipUnknownError
+from blocks.ownership import require_lease
 from blocks.together import Together
 
-STORE_PAUSES = (0.5, 1, 2, 4, 8, *[15] * 80)
-"""Seconds between attempts to store a rotated token: about twenty minutes in all."""
+STORE_PAUSES = (0.5, 1, 2, 4, 8, *[15] * 5_000)
+"""Seconds between attempts to store a rotated token: for almost a day."""
 
 ATTEMPT_SECONDS = 15
 """The longest that one of these attempts may take."""
-
-SURELY_LOCKED_FOR = timedelta(seconds=20)
-"""For so long after it was read, nobody else can have taken the lock for a dead one's."""
 
 logger = get_logger("grant")
 
@@ -40,25 +36,25 @@ class Document:
     binding: Binding
     id: UUID
     grant: Grant
-    read_at: datetime
 
     async def overwrite(self, grant: Grant) -> None:
         """Store the grant in place of this one: for its only copy is in memory, by all means.
 
-        Goes on for as long as Prefect's API may be away. Raises LockLostError if what is stored
-        is not this grant any more, and GrantError if Prefect refuses for good.
+        Goes on for as long as Prefect's API may be away. Raises OwnershipLostError if this process
+        was given up meanwhile, so that somebody else may have refreshed, and GrantError if Prefect
+        refuses for good.
         """
         update = BlockDocumentUpdate(data={"value": _to_json(grant)}, merge_existing_data=False)
         for pause in STORE_PAUSES:
             try:
                 # Prefect's client would pause for up to half a minute between attempts of its own.
                 async with asyncio.timeout(ATTEMPT_SECONDS):
-                    await self._require_unchanged()
+                    await require_lease()
                     async with get_client() as client:
                         await client.update_block_document(self.id, update)
             except ObjectNotFound:
                 break
-            except (httpx.HTTPError, TimeoutError) as error:
+            except (httpx.HTTPError, TimeoutError, OwnershipUnknownError) as error:
                 if _is_final(error):
                     break
                 trouble = _trouble(error)
@@ -79,21 +75,13 @@ class Document:
             except ObjectNotFound:
                 return
 
-    async def _require_unchanged(self) -> None:
-        # A machine that slept, or an API that was away, may have cost the lock meanwhile.
-        if clock.now() - self.read_at < SURELY_LOCKED_FOR:
-            return
-        stored = (await read(self.binding)).grant
-        if stored.refresh_token != self.grant.refresh_token:
-            raise LockLostError(f"The grant of {self.binding} was replaced while it was refreshed.")
-
 
 async def read(binding: Binding) -> Document:
     """The binding's grant; raises GrantMissingError where none is stored."""
     document = await _together.get(_name(binding)) or await _read_alone(binding)
     try:
         grant = Grant.model_validate_json(document.data["value"])
-        return Document(binding, document.id, grant, clock.now())
+        return Document(binding, document.id, grant)
     except ValidationError:
         pass
     # Raised out here, because a validation error holds what it could not read.
@@ -131,6 +119,7 @@ _together = Together(_read_several, most=50)
 
 async def write(binding: Binding, grant: Grant) -> None:
     """Store a new grant, whether or not there was one before."""
+    await require_lease()
     try:
         block: Secret[str] = Secret(value=_to_json(grant))
         await block.asave(_name(binding), overwrite=True)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from datetime import datetime
 from weakref import WeakKeyDictionary
 
@@ -19,8 +20,17 @@ from blocks.oauth import GrantLostError, OAuthError, OAuthServer
 
 logger = get_logger("grant")
 
-_recent: LRUCache[Binding, tuple[SecretStr | None, datetime | None]] = LRUCache(10_000)
-"""The access tokens that this process got lately, and when they expire: read again from memory."""
+
+@dataclass(frozen=True)
+class _Refreshed:
+    """What this process got of its latest refresh of a grant: read again from memory."""
+
+    access_token: SecretStr | None
+    expires_at: datetime | None
+    refreshed_at: datetime | None
+
+
+_recent: LRUCache[Binding, _Refreshed] = LRUCache(10_000)
 
 _turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
 
@@ -61,14 +71,20 @@ async def refresh(
     Raises what OAuthServer.refresh raises. The stored grant stays as it is then, except that a
     token refused for good is marked, and refused here from then on without asking the server.
     """
-    async with _only_writer(binding):
+    # The turn first: what is read is sent at once.
+    async with _turn(server), _only_writer(binding):
         found = await document.read(binding)
         if unless and unless(found.grant):
             return found.grant
         if found.grant.lost_because:
             raise GrantLostError(found.grant.lost_because)
-        async with _turn(server):
-            return await _rotate(found, server)
+        return await _rotate(found, server)
+
+
+def was_refreshed(binding: Binding, *, since: datetime) -> bool:
+    """Whether this process knows that it has refreshed the grant since then; it asks nobody."""
+    recent = _recent.get(binding)
+    return recent is not None and recent.refreshed_at is not None and recent.refreshed_at >= since
 
 
 async def access_token(
@@ -79,8 +95,9 @@ async def access_token(
     def is_usable(grant: Grant) -> bool:
         return grant.usable_access_token(clock.now()) not in (None, rejected)
 
-    token, expires_at = _recent.get(binding, (None, None))
-    if token and token != rejected and has_enough_life(expires_at, clock.now()):
+    recent = _recent.get(binding)
+    token = recent.access_token if recent else None
+    if recent and token and token != rejected and has_enough_life(recent.expires_at, clock.now()):
         return token
     grant = await load(binding)
     if not is_usable(grant):
@@ -134,5 +151,5 @@ async def _rotate(found: document.Document, server: OAuthServer) -> Grant:
             await found.overwrite(found.grant.lost(str(lost)))
             raise
         await found.overwrite(fresh)
-    _recent[found.binding] = (fresh.access_token, fresh.expires_at)
+    _recent[found.binding] = _Refreshed(fresh.access_token, fresh.expires_at, fresh.refreshed_at)
     return fresh

@@ -106,7 +106,6 @@ class Call:
                 "Accept": "application/json",
                 "Authorization": f"Bearer {token.get_secret_value()}",
                 "Idempotency-Key": self.key_header,
-                "User-Agent": "daily-orders-batch-close",
             },
             timeout=httpx.Timeout(read, connect=connect, pool=connect),
         )

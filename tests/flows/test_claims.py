@@ -1,26 +1,26 @@
-"""How runs are taken from Prefect, against a real Prefect API."""
+"""How a worker claims runs from Prefect, against a real Prefect API."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from uuid import uuid4
 
 import pytest
 from prefect import flow
 from prefect.client.orchestration import PrefectClient, get_client
-from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.states import Cancelled, Completed, Scheduled
 
 from blocks import clock
-from deployments.claims import KEPT_FOR, is_cancelled_instead_of_taken, take, wake
-from deployments.owner import Owner
-from flows.waiting import KEPT_BY
+from blocks.claim import Claim
+from deployments.claims import claim, show_as_running
 
-ME, OTHER = Owner("worker", "1"), Owner("other", "2")
+ME, OTHER = Claim("worker", uuid4().hex), Claim("worker", uuid4().hex)
 
 
 @flow
 async def nothing() -> None:
-    """What is taken here is never executed."""
+    """What is claimed here is never executed."""
 
 
 @pytest.fixture
@@ -29,13 +29,9 @@ async def client(prefect_api: None) -> AsyncIterator[PrefectClient]:
         yield client
 
 
-def waiting(
-    name: str = "Scheduled", *, seconds: float = -1, keeper: Owner | None = None
-) -> State[None]:
-    """Scheduled for so many seconds from now on, and kept by somebody."""
-    moment = clock.now() + timedelta(seconds=seconds)
-    message = f"until then{KEPT_BY}{keeper}" if keeper else "until then"
-    return Scheduled(name=name, scheduled_time=moment, message=message)
+def waiting(name: str = "Scheduled", *, seconds: float = -1) -> State[None]:
+    """Scheduled for so many seconds from now on."""
+    return Scheduled(name=name, scheduled_time=clock.now() + timedelta(seconds=seconds))
 
 
 async def found(
@@ -54,28 +50,31 @@ async def found(
     [(True, ["Scheduled", "Running"]), (False, ["Scheduled", "Pending", "Running"])],
     ids=["by its schedule", "by hand, which counts against a deployment's limit"],
 )
-async def test_a_run_that_is_due_is_taken_and_begins(
+async def test_a_run_that_is_due_is_claimed_and_begins(
     client: PrefectClient, nightly: bool, states: list[str]
 ) -> None:
     run = await found(client, waiting(), nightly=nightly)
 
-    assert await take(client, [run], ME) == [run]
+    assert await claim(client, [run], ME) == [run]
 
     stored = await client.read_flow_run(run.id)
-    assert (stored.state_name, stored.state.message, stored.run_count) == ("Running", ME.mark, 1)
+    assert (stored.state_name, stored.run_count) == ("Running", 1)
+    assert Claim.in_message(stored.state.message) == ME
     assert [state.name for state in await client.read_flow_run_states(run.id)] == states
 
 
-async def test_a_run_that_is_woken_is_resuming(client: PrefectClient) -> None:
+async def test_a_run_whose_wait_is_over_is_claimed_anew(client: PrefectClient) -> None:
     run = await found(client, waiting("WaitForUpstream"), begun=True)
 
-    assert await take(client, [run], ME) == [run]
+    assert await claim(client, [run], ME) == [run]
 
     stored = await client.read_flow_run(run.id)
-    assert (stored.state_name, stored.state.message) == ("Resuming", ME.mark)
+    assert (stored.state_name, Claim.in_message(stored.state.message)) == ("Resuming", ME)
 
 
-async def test_several_are_taken_together_whatever_they_waited_for(client: PrefectClient) -> None:
+async def test_several_are_claimed_together_whatever_they_waited_for(
+    client: PrefectClient,
+) -> None:
     runs = [
         await found(client, waiting("WaitForUpstream"), begun=True),
         await found(client, waiting()),
@@ -83,120 +82,91 @@ async def test_several_are_taken_together_whatever_they_waited_for(client: Prefe
         await found(client, waiting("Late")),
     ]
 
-    assert {run.id for run in await take(client, runs, ME)} == {run.id for run in runs}
+    assert {run.id for run in await claim(client, runs, ME)} == {run.id for run in runs}
+
+
+SUSPENDED: State[None] = State(type=StateType.PAUSED, name="Suspended")
 
 
 @pytest.mark.parametrize(
     "meanwhile",
-    [
-        Cancelled(),
-        Completed(),
-        waiting("WaitForUpstream", seconds=100),
-        waiting("ReplicationDelay"),
-        waiting("HandedOver"),
-    ],
+    [Cancelled(), Completed(), SUSPENDED, waiting("WaitForUpstream", seconds=100)],
     ids=lambda state: state.name,
 )
-async def test_a_run_that_is_not_as_it_was_found_is_left_alone(
+async def test_a_run_that_is_not_due_any_more_is_left_alone(
     client: PrefectClient, meanwhile: State[None]
 ) -> None:
     run = await found(client, waiting("WaitForUpstream"), begun=True)
     await client.set_flow_run_state(run.id, meanwhile, force=True)
 
-    assert await take(client, [run], ME) == []
+    assert await claim(client, [run], ME) == []
 
     assert (await client.read_flow_run(run.id)).state_name == meanwhile.name
 
 
+async def test_a_run_that_was_deleted_is_left_alone(client: PrefectClient) -> None:
+    run = await found(client, waiting("WaitForUpstream"), begun=True)
+    await client.delete_flow_run(run.id)
+
+    assert await claim(client, [run], ME) == []
+
+
+@pytest.mark.parametrize("begun", [True, False])
 @pytest.mark.parametrize("nightly", [True, False])
-async def test_a_run_is_taken_by_one_of_two_workers(client: PrefectClient, nightly: bool) -> None:
-    runs = [await found(client, waiting(), nightly=nightly) for _ in range(3)]
+async def test_a_run_is_claimed_by_one_of_two_processes(
+    client: PrefectClient, nightly: bool, begun: bool
+) -> None:
+    runs = [await found(client, waiting(), nightly=nightly, begun=begun) for _ in range(3)]
     copies = [run.model_copy() for run in runs]
 
-    one, other = await asyncio.gather(take(client, runs, ME), take(client, copies, OTHER))
+    one, other = await asyncio.gather(claim(client, runs, ME), claim(client, copies, OTHER))
 
     assert sorted(run.id for run in one + other) == sorted(run.id for run in runs)
+    for claims, by in ((one, ME), (other, OTHER)):
+        for run in claims:
+            stored = await client.read_flow_run(run.id)
+            assert Claim.in_message(stored.state.message) == by
 
 
-async def test_a_run_that_another_worker_has_put_to_wait_does_not_begin_again(
+async def test_a_run_that_another_process_has_put_to_wait_does_not_begin_again(
     client: PrefectClient,
 ) -> None:
     run = await found(client, waiting())
     seen_before = run.model_copy()
-    await take(client, [run], ME)
+    await claim(client, [run], ME)
     later = waiting("WaitForUpstream", seconds=100)
     await client.set_flow_run_state(run.id, later)
 
-    assert await take(client, [seen_before], OTHER) == []
+    assert await claim(client, [seen_before], OTHER) == []
 
     assert (await client.read_flow_run(run.id)).state_name == "WaitForUpstream"
 
 
-async def test_a_run_that_this_worker_kept_is_woken_as_it_is(client: PrefectClient) -> None:
-    kept = await found(client, waiting("WaitForUpstream", keeper=ME), begun=True)
-    new = await found(client, waiting())
+async def test_a_run_that_lasts_is_shown_as_running_and_stays_its_process_own(
+    client: PrefectClient,
+) -> None:
+    run = await found(client, waiting("WaitForUpstream"), begun=True)
+    await claim(client, [run], ME)
 
-    assert {run.id for run in await wake(client, [kept, new], ME)} == {kept.id, new.id}
+    await show_as_running(client, run, ME)
 
-    assert (await client.read_flow_run(kept.id)).state_id == kept.state_id
-    assert (await client.read_flow_run(new.id)).state_name == "Running"
+    stored = await client.read_flow_run(run.id)
+    assert (stored.state_name, Claim.in_message(stored.state.message)) == ("Running", ME)
+
+
+async def test_a_run_that_has_ended_is_not_shown_as_running(client: PrefectClient) -> None:
+    run = await found(client, waiting("WaitForUpstream"), begun=True)
+    await claim(client, [run], ME)
+    await client.set_flow_run_state(run.id, Completed())
+
+    await show_as_running(client, run, ME)
+
+    assert (await client.read_flow_run(run.id)).state_name == "Completed"
 
 
 @pytest.mark.parametrize(
-    "meanwhile",
-    [Cancelled(), waiting("WaitForUpstream", keeper=ME), waiting("HandedOver")],
-    ids=["cancelled", "put to wait again", "handed over"],
+    "message",
+    [None, "", "Claimed by worker x", f"A note. {ME}", f"{ME}.", str(ME).replace("process", "pid")],
 )
-async def test_a_run_that_was_kept_is_left_alone_if_it_is_not_as_it_was(
-    client: PrefectClient, meanwhile: State[None]
-) -> None:
-    run = await found(client, waiting("WaitForUpstream", keeper=ME), begun=True)
-    await client.set_flow_run_state(run.id, meanwhile, force=True)
-
-    assert await wake(client, [run], ME) == []
-
-    assert (await client.read_flow_run(run.id)).state_name == meanwhile.name
-
-
-async def test_a_run_that_was_kept_is_left_alone_if_it_was_deleted(client: PrefectClient) -> None:
-    run = await found(client, waiting("WaitForUpstream", keeper=ME), begun=True)
-    await client.delete_flow_run(run.id)
-
-    assert await wake(client, [run], ME) == []
-
-
-LONG_AGO = -KEPT_FOR.total_seconds() - 1
-
-
-@pytest.mark.parametrize(
-    "state",
-    [
-        waiting("WaitForUpstream", keeper=Owner(ME.worker, "before")),
-        waiting("WaitForUpstream", keeper=OTHER),
-        waiting("WaitForUpstream", seconds=LONG_AGO, keeper=ME),
-    ],
-    ids=["by this worker before its restart", "by another", "too long ago, so others may have it"],
-)
-async def test_a_run_that_is_not_surely_kept_is_taken(
-    client: PrefectClient, state: State[None]
-) -> None:
-    run = await found(client, state, begun=True)
-
-    assert await wake(client, [run], ME) == [run]
-
-    assert (await client.read_flow_run(run.id)).state_name == "Resuming"
-
-
-async def test_a_woken_run_that_lasts_is_taken(client: PrefectClient) -> None:
-    run = await found(client, waiting("WaitForUpstream", keeper=ME), begun=True)
-
-    assert not await is_cancelled_instead_of_taken(client, run, ME)
-
-    assert run.state.name == (await client.read_flow_run(run.id)).state_name == "Resuming"
-
-
-async def test_a_woken_run_that_lasts_is_found_to_be_cancelled(client: PrefectClient) -> None:
-    run = await found(client, waiting("WaitForUpstream", keeper=ME), begun=True)
-    await client.set_flow_run_state(run.id, Cancelled(), force=True)
-
-    assert await is_cancelled_instead_of_taken(client, run, ME)
+def test_what_is_no_claim_is_not_taken_for_one(message: str | None) -> None:
+    assert Claim.in_message(message) is None

@@ -7,11 +7,9 @@ from typing import Any
 import pytest
 from prefect import flow
 from prefect.client.orchestration import PrefectClient, get_client
-from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.states import Cancelled, Pending
 
-from blocks import clock, context
-from blocks.places import Places
 from deployments.engine import NotPlainError, execute, require_plain
 from flows.daily_close import daily_close
 from tests.flows.batch import Batch
@@ -41,27 +39,6 @@ async def begin(client: PrefectClient, batch: Batch) -> FlowRun:
     return await take(client, run)
 
 
-async def test_a_run_that_is_woken_goes_on_with_what_it_knew(
-    client: PrefectClient, batch: Batch, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = await begin(client, batch)
-    assert run.state_name == "WaitForUpstream"
-
-    async def must_not(*_: object) -> None:
-        raise AssertionError("it knew all that")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(context, "load", must_not)
-        batch.clock.move_to(run.state.state_details.scheduled_time)
-        run = await take(client, run)
-        assert run.state_name == "ReplicationDelay"
-    batch.clock.move_to(run.state.state_details.scheduled_time)
-    run = await take(client, run)
-
-    assert run.state.is_completed(), run.state.message
-    assert len(batch.requests("token.refresh")) == len(batch.closes()) == 1
-
-
 async def test_a_run_that_somebody_had_meanwhile_goes_on_with_what_is_stored(
     client: PrefectClient, batch: Batch
 ) -> None:
@@ -76,51 +53,20 @@ async def test_a_run_that_somebody_had_meanwhile_goes_on_with_what_is_stored(
     assert len(batch.requests("orders.prepareSnapshot")) == 1
 
 
-async def test_a_run_that_its_worker_keeps_is_woken_without_any_change_of_its_state(
-    client: PrefectClient, batch: Batch
+@pytest.mark.parametrize(
+    "meanwhile", [Cancelled(), State(type=StateType.PAUSED, name="Suspended")], ids=str
+)
+async def test_a_run_that_is_stopped_while_it_is_executed_asks_nothing_and_stays_so(
+    client: PrefectClient, batch: Batch, meanwhile: State[Any]
 ) -> None:
-    places = Places(1, owner="worker 0123")
-    async with places.one():
-        run = await begin(client, batch)
-        assert run.state.message.endswith(" UTC, kept by worker 0123")
-        for _ in range(2):
-            batch.clock.move_to(run.state.state_details.scheduled_time)
-            await execute(daily_close, run, client)
-            run = await client.read_flow_run(run.id)
+    run = await begin(client, batch)
+    batch.clock.move_to(run.state.state_details.scheduled_time)
+    await client.set_flow_run_state(run.id, meanwhile, force=True)
 
-    assert run.state.is_completed(), run.state.message
-    names = [state.name for state in await client.read_flow_run_states(run.id)]
-    assert names[-3:] == ["WaitForUpstream", "ReplicationDelay", "Completed"]
-    assert len(batch.requests("token.refresh")) == len(batch.closes()) == 1
+    await execute(daily_close, run, client)
 
-
-async def test_a_run_that_is_only_woken_tells_nothing_of_the_servers_clock(
-    client: PrefectClient, batch: Batch, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    compared: list[object] = []
-    monkeypatch.setattr(clock, "compare", compared.append)
-    async with Places(1, owner="worker 0123").one():
-        run = await begin(client, batch)
-        assert len(compared) == 1
-        batch.clock.move_to(run.state.state_details.scheduled_time)
-        await execute(daily_close, run, client)
-
-    # Its state is as old as its wait was long.
-    assert len(compared) == 1
-
-
-async def test_a_run_that_is_cancelled_while_it_is_only_woken_does_not_wait_on(
-    client: PrefectClient, batch: Batch
-) -> None:
-    async with Places(1, owner="worker 0123").one():
-        run = await begin(client, batch)
-        await client.set_flow_run_state(run.id, Cancelled(), force=True)
-        batch.clock.move_to(run.state.state_details.scheduled_time)
-
-        assert not await execute(daily_close, run, client)
-
-    assert (await client.read_flow_run(run.id)).state_name == "Cancelled"
-    assert not batch.closes()
+    assert (await client.read_flow_run(run.id)).state_name == meanwhile.name
+    assert not batch.requests("orders.prepareSnapshot")
 
 
 @pytest.mark.parametrize(

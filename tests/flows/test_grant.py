@@ -11,8 +11,6 @@ import pytest
 from anyio import CancelScope
 from anyio.lowlevel import checkpoint
 from prefect.client.orchestration import PrefectClient, get_client
-from prefect.client.schemas.actions import VariableCreate
-from prefect.states import Completed
 from pydantic import SecretStr
 
 from blocks import grant, lock
@@ -22,7 +20,6 @@ from blocks.lock import LockedError
 from blocks.oauth import GrantLostError, OAuthError, OAuthServer, Tokens
 from blocks.systems import oauth_server
 from deployments.sandbox.client import SandboxClient
-from flows.daily_close import daily_close
 from tests.flows.batch import Batch
 
 
@@ -186,63 +183,6 @@ async def test_a_grant_that_stays_locked_is_not_refreshed_and_says_so(
 
     assert not batch.requests("token.refresh")
     assert await grant.load(batch.binding) == stored
-
-
-async def test_a_lock_whose_holder_died_is_taken_over(
-    batch: Batch, stored: Grant, server: OAuthServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(lock, "DEAD_AFTER", 0.2)
-    monkeypatch.setattr(lock, "POLL_SECONDS", 0.05)
-
-    async with lock.only_holder(f"lock-{batch.binding.slug}"):
-        refreshed = await grant.refresh(batch.binding, server)
-
-    assert refreshed.refresh_token != stored.refresh_token
-
-
-async def test_a_lock_whose_holder_lives_is_not_taken_over(
-    batch: Batch, server: OAuthServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(lock, "BEAT_SECONDS", 0.1)
-    monkeypatch.setattr(lock, "DEAD_AFTER", 0.5)
-    monkeypatch.setattr(lock, "PATIENCE", 1.0)
-
-    async with lock.only_holder(f"lock-{batch.binding.slug}"):
-        with pytest.raises(LockedError):
-            await grant.refresh(batch.binding, server)
-
-
-async def test_a_lock_whose_holders_run_has_ended_is_taken_over_sooner(
-    batch: Batch, stored: Grant, server: OAuthServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(lock, "DEAD_AFTER_ITS_RUN", 0.1)
-    monkeypatch.setattr(lock, "POLL_SECONDS", 0.05)
-    async with get_client() as client:
-        run = await client.create_flow_run(daily_close, state=Completed())
-        left = {"holder": str(run.id), "beats": 0}
-        await client.create_variable(VariableCreate(name=f"lock-{batch.binding.slug}", value=left))
-
-    refreshed = await grant.refresh(batch.binding, server)
-
-    assert refreshed.refresh_token != stored.refresh_token
-
-
-async def test_a_rotated_token_that_comes_late_does_not_replace_a_newer_grant(
-    batch: Batch, stored: Grant, server: OAuthServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    newer = Grant(refresh_token=SecretStr("from another machine, which took us for dead"))
-    ask = OAuthServer.refresh
-
-    async def slow(self: OAuthServer, refresh_token: SecretStr) -> Tokens:
-        await document.write(batch.binding, newer)
-        return await ask(self, refresh_token)
-
-    monkeypatch.setattr(OAuthServer, "refresh", slow)
-    monkeypatch.setattr(document, "SURELY_LOCKED_FOR", timedelta(0))
-
-    with pytest.raises(LockedError, match="was replaced"):
-        await grant.refresh(batch.binding, server)
-    assert await grant.load(batch.binding) == newer
 
 
 async def test_a_process_has_no_more_refreshes_under_way_than_the_block_says(

@@ -9,10 +9,10 @@ import pytest
 from prefect import flow
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State, StateType
-from prefect.exceptions import Abort
-from prefect.states import Cancelled, Running, Scheduled
+from prefect.states import Cancelled, Completed, Pending, Running, Scheduled
 
 from blocks import clock, together
+from blocks.lease import OwnershipLostError
 from blocks.places import Places
 from blocks.proposals import propose
 
@@ -97,7 +97,7 @@ async def test_a_run_without_company_proposes_alone(
 
     await side_by_side(runs)
 
-    assert requests == ["/flow_runs/{id}/set_state"]
+    assert requests == ["/flow_runs/bulk_set_state"]
 
 
 async def test_where_nothing_runs_beside_nothing_is_waited_for(
@@ -112,18 +112,18 @@ async def test_where_nothing_runs_beside_nothing_is_waited_for(
     assert state.name == "Wait"
 
 
-async def woken(client: PrefectClient, count: int) -> list[FlowRun]:
-    """So many runs that their worker has woken from a wait without taking them."""
+async def claimed(client: PrefectClient, count: int) -> list[FlowRun]:
+    """So many runs that a worker has claimed after a wait."""
     runs = await running(client, count)
     for run in runs:
-        await client.set_flow_run_state(run.id, Scheduled(name="Before"))
+        await client.set_flow_run_state(run.id, Pending(name="Resuming"), force=True)
     return [await client.read_flow_run(run.id) for run in runs]
 
 
-async def test_runs_that_are_only_woken_are_put_to_wait_again_together(
+async def test_runs_that_go_on_after_a_wait_are_put_to_wait_again_together(
     client: PrefectClient, requests: list[str]
 ) -> None:
-    runs = await woken(client, 3)
+    runs = await claimed(client, 3)
     requests.clear()
 
     await side_by_side(runs)
@@ -132,22 +132,38 @@ async def test_runs_that_are_only_woken_are_put_to_wait_again_together(
     assert {(await client.read_flow_run(run.id)).state_name for run in runs} == {"Wait"}
 
 
+SUSPENDED: State[Any] = State(type=StateType.PAUSED, name="Suspended")
+
+
 @pytest.mark.parametrize("company", [0, 2], ids=["alone", "beside others"])
-async def test_a_woken_run_that_is_cancelled_meanwhile_ends_and_stays_so(
-    client: PrefectClient, company: int
+@pytest.mark.parametrize("meanwhile", [Cancelled(), SUSPENDED, Completed()], ids=str)
+async def test_a_run_that_somebody_stopped_meanwhile_ends_and_stays_so(
+    client: PrefectClient, company: int, meanwhile: State[Any]
 ) -> None:
-    runs = await woken(client, 1 + company)
-    await client.set_flow_run_state(runs[0].id, Cancelled(), force=True)
+    runs = await claimed(client, 1 + company)
+    await client.set_flow_run_state(runs[0].id, meanwhile, force=True)
 
     first, *_others = await side_by_side(runs)
 
-    assert isinstance(first, Abort)
+    assert isinstance(first, OwnershipLostError)
     kinds = [(await client.read_flow_run(run.id)).state_name for run in runs]
-    assert kinds == ["Cancelled", *["Wait"] * company]
+    assert kinds == [meanwhile.name, *["Wait"] * company]
 
 
-async def test_a_woken_run_that_is_deleted_meanwhile_ends(client: PrefectClient) -> None:
-    (run,) = await woken(client, 1)
+async def test_a_run_that_is_deleted_meanwhile_ends(client: PrefectClient) -> None:
+    (run,) = await claimed(client, 1)
     await client.delete_flow_run(run.id)
 
-    assert isinstance((await side_by_side([run]))[0], Abort)
+    assert isinstance((await side_by_side([run]))[0], OwnershipLostError)
+
+
+async def test_a_state_whose_acceptance_was_not_heard_of_is_not_proposed_twice(
+    client: PrefectClient,
+) -> None:
+    (run,) = await claimed(client, 1)
+    ended = Completed(message="Closed")
+    async with Places(1).one():
+        first = await propose(ended, run)
+        again = await propose(ended, run)
+
+    assert (first.id, again.name) == (again.id, "Completed")

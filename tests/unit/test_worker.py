@@ -2,60 +2,50 @@
 # ruff: noqa: SLF001  (the moments that matter last for milliseconds: they are set up, not met)
 
 import asyncio
+from collections.abc import Callable
 from typing import cast
 from uuid import UUID, uuid4
 
-import anyio
 import httpx
 import pytest
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun
-from prefect.client.schemas.responses import WorkerFlowRunResponse
 from prefect.states import Pending
 from prefect.workers.base import BaseWorker
 
-from blocks import clock
-from deployments.owner import Owner
+from blocks.claim import Claim
+from blocks.lease import Lease
 from deployments.recovery import recover
 from deployments.worker import BatchCloseWorker
 
-ME = Owner("worker", "this-very-process")
+ME = uuid4().hex
 
 
 class PrefectThatAnswersLate:
-    """Says that a run is Pending, by which time the worker that asked has taken it."""
+    """Says that a run is Pending, by which time the worker that asked has claimed it."""
 
-    def __init__(self, run: FlowRun, taken_meanwhile: set[UUID]) -> None:
+    def __init__(self, run: FlowRun, claimed_meanwhile: set[UUID]) -> None:
         self.run = run
-        self.taken_meanwhile = taken_meanwhile
+        self.claimed_meanwhile = claimed_meanwhile
 
     async def read_flow_runs(self, **_filters: object) -> list[FlowRun]:
-        """The run as it was, after the worker has taken it."""
-        self.taken_meanwhile.add(self.run.id)
+        """The run as it was, after the worker has claimed it."""
+        self.claimed_meanwhile.add(self.run.id)
         return [self.run]
 
 
-async def test_a_run_that_comes_back_while_it_is_being_ended_is_left_for_the_next_look() -> None:
-    # As a run does that begins to wait for less than the worker looks ahead.
-    worker = BatchCloseWorker("pool", name="worker", limit=2)
-    worker._client = cast("PrefectClient", object())
-    run = FlowRun(id=uuid4(), flow_id=uuid4())
-    worker._executing[run.id] = anyio.CancelScope()
-    due = WorkerFlowRunResponse(work_pool_id=uuid4(), work_queue_id=uuid4(), flow_run=run)
-    assert await worker._submit_scheduled_flow_runs([due]) == []
-
-
-async def test_a_run_that_is_taken_while_prefect_answers_is_not_taken_for_abandoned() -> None:
-    run = FlowRun(id=uuid4(), flow_id=uuid4(), state=Pending(message=f"Taken by {ME}"))
+async def test_a_run_that_is_claimed_while_prefect_answers_is_not_taken_for_left() -> None:
+    claim = Claim("worker", ME)
+    run = FlowRun(id=uuid4(), flow_id=uuid4(), state=Pending(message=str(claim)))
     held: set[UUID] = set()
     late = cast("PrefectClient", PrefectThatAnswersLate(run, held))
-    assert await recover(late, "pool", ME, held) == []
+    assert await recover(late, "pool", ME, held.__contains__) == []
 
 
-async def test_runs_that_are_being_taken_at_a_heartbeat_are_not_taken_for_abandoned(
+async def test_runs_that_are_being_claimed_at_a_heartbeat_are_not_taken_for_left(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    run = FlowRun(id=uuid4(), flow_id=uuid4(), next_scheduled_start_time=clock.now())
+    run = FlowRun(id=uuid4(), flow_id=uuid4())
     is_asked, looked_at = asyncio.Event(), []
 
     async def answers_late(*_: object) -> list[FlowRun]:
@@ -64,20 +54,25 @@ async def test_runs_that_are_being_taken_at_a_heartbeat_are_not_taken_for_abando
         raise AssertionError
 
     async def look(*looked: object) -> None:
-        looked_at.append(looked[-1])
+        if looked[1:]:
+            looked_at.append(cast("Callable[[UUID], bool]", looked[-1])(run.id))
 
-    monkeypatch.setattr("deployments.worker.wake", answers_late)
+    async def found(_: object) -> list[FlowRun]:
+        return [run]
+
+    monkeypatch.setattr("deployments.worker.claim", answers_late)
     monkeypatch.setattr("deployments.worker.recover", look)
     monkeypatch.setattr(BaseWorker, "sync_with_backend", look)
+    monkeypatch.setattr(BatchCloseWorker, "_find_due", found)
     worker = BatchCloseWorker("pool", name="worker")
     worker._client = cast("PrefectClient", object())
-    worker._due.add(run)
+    worker._lease, worker._has_recovered = Lease("worker"), True
     serving = asyncio.create_task(worker._serve())
     await is_asked.wait()
 
-    await worker._beat_and_recover()
+    await worker.sync_with_backend()
 
-    assert looked_at[-1] == {run.id}
+    assert looked_at == [True]
     serving.cancel()
 
 
@@ -92,3 +87,7 @@ async def test_a_worker_outlives_a_long_absence_of_prefect(monkeypatch: pytest.M
 
     for _ in range(20):
         assert await worker.get_and_submit_flow_runs() == []
+
+
+async def test_two_workers_of_one_name_are_two_processes() -> None:
+    assert Lease("worker").process.id != Lease("worker").process.id

@@ -1,0 +1,320 @@
+"""A process's lease: the only evidence on which another process is given up.
+
+Each process that holds something, a run or a lock, keeps a Prefect variable, its lease, and renews
+it. The lease ends twice, so that neither an outage nor a frozen machine costs the living anything:
+
+- Its holder stops by itself when half of the lease has passed without a successful renewal, on its
+  own clock, and asks before each effect.
+- Another process ends it when it has seen the lease unchanged for the whole of its length, in looks
+  with no gap between them; a look that fails, or comes late, begins anew. Or at once, where it runs
+  on the same machine and sees that this process does not exist any more.
+
+Ended means deleted: by one only, and for good. The holder's next renewal is answered with 404, and
+it learns that whatever it held is somebody else's.
+"""
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any, Self
+from uuid import UUID, uuid4
+
+import httpx
+from anyio import CancelScope
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.actions import VariableCreate
+from prefect.client.schemas.objects import Variable
+from prefect.exceptions import Abort, ObjectAlreadyExists
+from prefect.logging import get_logger
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.alias_generators import to_camel
+
+from blocks import clock
+
+LEASE_SECONDS = "BATCH_CLOSE_LEASE_SECONDS"
+"""The environment variable for the length of a lease: the same for all of an installation."""
+
+RENEWALS = 6
+"""So many times in a lease it is renewed, and the others' are looked at."""
+
+_PREFIX = "lease-"
+_ITS_OWN = {"limits": httpx.Limits(max_connections=2)}
+
+logger = get_logger("lease")
+
+
+class OwnershipLostError(Abort):
+    """What this process, or this run, held is not its own any more: it stops, and says no more.
+
+    An Abort of Prefect's, so that nothing that handles failures takes it for one.
+    """
+
+
+class OwnershipUnknownError(Exception):
+    """Prefect cannot be asked at the moment whether this process still holds what it needs."""
+
+
+class Process(BaseModel):
+    """A process, as its lease describes it. A name survives a restart and may be another's, too.
+
+    Attributes:
+        id: Random, made when the process began.
+        name: For people.
+        machine: Boot and PID namespace of its machine; empty where the system does not tell.
+        pid: Its number there.
+        started: When it began, as that machine counts.
+        seconds: The length of its lease.
+        renewals: How often it has renewed its lease.
+    """
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
+
+    id: str
+    name: str
+    machine: str = ""
+    pid: int = 0
+    started: str = ""
+    seconds: float
+    renewals: int = 0
+
+    @classmethod
+    def this(cls, name: str) -> Self:
+        """The process that asks, under a new id."""
+        pid = os.getpid()
+        return cls(
+            id=uuid4().hex,
+            name=name,
+            machine=_machine(),
+            pid=pid,
+            started=_started(pid) or "",
+            seconds=float(os.environ.get(LEASE_SECONDS, "60")),
+        )
+
+    @property
+    def is_surely_gone(self) -> bool:
+        """Whether it ran on this very machine, and does not exist there any more."""
+        here = bool(self.machine) and self.machine == _machine()
+        return here and bool(self.started) and _started(self.pid) != self.started
+
+
+class Lease:
+    """This process's lease: to be begun, kept, and asked before each effect."""
+
+    def __init__(self, name: str) -> None:
+        self.process = Process.this(name)
+        self.lost = asyncio.Event()
+        self._id = UUID(int=0)
+        self._renewed_at = float("-inf")
+        self._renewing = asyncio.Lock()
+        self._watch = Watch()
+
+    @asynccontextmanager
+    async def kept(self) -> AsyncIterator[Self]:
+        """Begin the lease, and keep it until the end of the block.
+
+        Raises httpx.HTTPError where Prefect's API is away.
+        """
+        # A client of its own: a renewal must not queue behind what the runs ask.
+        async with get_client(httpx_settings=_ITS_OWN) as self._client:
+            await self._begin()
+            keeping = asyncio.create_task(self._keep())
+            try:
+                yield self
+            finally:
+                keeping.cancel()
+                with CancelScope(shield=True), suppress(httpx.HTTPError, TimeoutError):
+                    async with asyncio.timeout(self._step):
+                        await delete_variable(self._client, self._id)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether another process has ended it."""
+        return self.lost.is_set()
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether nobody can have ended the lease yet, as far as this process's clock tells."""
+        since = clock.elapsed() - self._renewed_at
+        return not self.is_lost and since < self.process.seconds / 2
+
+    async def require(self) -> None:
+        """Return if the lease is surely this process's at this moment; renew it where need be.
+
+        Raises OwnershipLostError where somebody has ended it, and OwnershipUnknownError where
+        Prefect does not answer.
+        """
+        if self.is_sure:
+            return
+        async with self._renewing:
+            if not self.is_sure:
+                await self._renew()
+        if not self.is_sure:
+            raise OwnershipUnknownError("The renewal of this process's lease took too long.")
+
+    @property
+    def _step(self) -> float:
+        return self.process.seconds / RENEWALS
+
+    async def _begin(self) -> None:
+        asked_at, name = clock.elapsed(), f"{_PREFIX}{self.process.id}"
+        value = self.process.model_dump(mode="json", by_alias=True)
+        made: Variable | None
+        try:
+            made = await self._client.create_variable(VariableCreate(name=name, value=value))
+        except ObjectAlreadyExists:  # nobody else's: the answer to a first attempt was lost
+            made = await self._client.read_variable_by_name(name)
+        if made is None:
+            raise OwnershipLostError(_LOST)
+        self._id, self._renewed_at = made.id, asked_at
+
+    async def _keep(self) -> None:
+        while not self.is_lost:
+            await asyncio.sleep(self._step)
+            try:
+                async with self._renewing:
+                    await self._renew()
+                await self._look()
+            except (OwnershipUnknownError, httpx.HTTPError, TimeoutError, ValueError) as error:
+                logger.warning("The lease is not renewed (%s); trying again.", type(error).__name__)
+            except OwnershipLostError as lost:
+                logger.warning("%s", lost)
+
+    async def _renew(self) -> None:
+        if self.is_lost:
+            raise OwnershipLostError(_LOST)
+        asked_at = clock.elapsed()
+        self.process.renewals += 1
+        change = {"value": self.process.model_dump(mode="json", by_alias=True)}
+        try:
+            async with asyncio.timeout(self._step):
+                await self._client.request(
+                    "PATCH", "/variables/{id}", path_params={"id": self._id}, json=change
+                )
+        except (httpx.HTTPError, TimeoutError) as error:
+            if _is_not_found(error):
+                self.lost.set()
+                raise OwnershipLostError(_LOST) from None
+            raise OwnershipUnknownError(
+                f"Prefect does not answer ({type(error).__name__}): nobody can tell whether this"
+                " process still holds what it works on."
+            ) from None
+        self._renewed_at = asked_at
+
+    async def _look(self) -> None:
+        """Look at all leases, and end those of processes that are dead."""
+        asked_at = clock.elapsed()
+        async with asyncio.timeout(self._step):
+            found = await read_leases(self._client)
+        for lease_id in self._watch.look(found, asked_at, clock.elapsed()):
+            logger.warning("Process %s does not live any more.", found[lease_id].name)
+            await delete_variable(self._client, lease_id)
+
+
+_LOST = (
+    "Others have taken this process for dead, because it stood still or was cut off for longer than"
+    " its lease: it stops what it was doing, and somebody else goes on with it."
+)
+
+
+class Watch:
+    """What one process has seen of the leases of others: how long each has stood still."""
+
+    def __init__(self) -> None:
+        self._standing: dict[UUID, tuple[Process, float]] = {}
+        self._asked_at = float("-inf")
+
+    def look(self, found: dict[UUID, Process], asked_at: float, answered_at: float) -> list[UUID]:
+        """Take note of one look; returns the leases whose processes are dead.
+
+        Args:
+            found: The leases by the ids of their variables.
+            asked_at: When Prefect was asked, in seconds of `clock.elapsed`.
+            answered_at: When its answer was here: a lease was seen no earlier than `asked_at` and
+                no later than this.
+        """
+        gap, self._asked_at = asked_at - self._asked_at, asked_at
+        before, self._standing = self._standing, {}
+        for lease_id, process in found.items():
+            seen, since = before.get(lease_id, (None, answered_at))
+            is_watched = seen == process and gap <= process.seconds / 3
+            self._standing[lease_id] = (process, since if is_watched else answered_at)
+        return [
+            lease_id
+            for lease_id, (process, since) in self._standing.items()
+            if process.is_surely_gone or asked_at - since >= process.seconds
+        ]
+
+
+async def read_leases(client: PrefectClient) -> dict[UUID, Process]:
+    """All leases there are, by the ids of their variables."""
+    found: dict[UUID, Process] = {}
+    offset = 0
+    while page := await _page(client, offset):
+        offset += len(page)
+        found |= dict(_readable(page))
+    return found
+
+
+async def has_lease(client: PrefectClient, process_id: str) -> bool:
+    """Whether the lease of this process has not been ended."""
+    return await client.read_variable_by_name(f"{_PREFIX}{process_id}") is not None
+
+
+async def delete_variable(client: PrefectClient, variable_id: UUID) -> None:
+    """Delete a variable by its id; one that is gone already is fine."""
+    try:
+        await client.request("DELETE", "/variables/{id}", path_params={"id": variable_id})
+    except httpx.HTTPStatusError as error:
+        if not _is_not_found(error):
+            raise
+
+
+async def _page(client: PrefectClient, offset: int) -> list[dict[str, Any]]:
+    wanted = {
+        "variables": {"name": {"like_": f"{_PREFIX}%"}},
+        "sort": "NAME_ASC",
+        "offset": offset,
+        "limit": 200,
+    }
+    page: list[dict[str, Any]] = (
+        await client.request("POST", "/variables/filter", json=wanted)
+    ).json()
+    return page
+
+
+def _readable(page: Iterable[dict[str, Any]]) -> Iterable[tuple[UUID, Process]]:
+    for variable in page:
+        if variable["name"].startswith(_PREFIX):
+            with suppress(ValidationError):  # somebody's own variable of such a name
+                yield UUID(variable["id"]), Process.model_validate(variable["value"])
+
+
+def _is_not_found(error: Exception) -> bool:
+    return (
+        isinstance(error, httpx.HTTPStatusError)
+        and error.response.status_code == httpx.codes.NOT_FOUND
+    )
+
+
+def _machine() -> str:
+    """The machine and its PID namespace: containers number their processes apart."""
+    if sys.platform != "linux":
+        return ""
+    with suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    return ""
+
+
+def _started(pid: int) -> str | None:
+    """When the process of this number began, in ticks since boot; None if there is none."""
+    try:
+        # proc(5): the name in parentheses may hold anything; the state follows, the start is later.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    state, started = fields[0], fields[19]
+    return None if state in {"Z", "X"} else started

@@ -1,0 +1,144 @@
+"""The question before each effect: is what this work holds still its own?
+
+A process that was frozen, cut off or slow may have been given up meanwhile, and a run cancelled,
+suspended or deleted. So nothing leaves for an outside system, and nothing is written to Prefect,
+before `require` has returned. What remains is a process that is frozen between this question and
+the first byte of its request: microseconds, which no server outside lets a client close.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import StateType
+from prefect.context import FlowRunContext
+
+from blocks import clock
+from blocks.claim import Claim
+from blocks.lease import Lease, OwnershipLostError, OwnershipUnknownError
+from blocks.together import Together
+
+JUST_SEEN = 1.0
+"""Seconds after which Prefect is asked again whether a run is still as it was."""
+
+_EXECUTED = {StateType.PENDING, StateType.RUNNING}
+
+
+@dataclass
+class Work:
+    """What is done under a lease.
+
+    Attributes:
+        lease: The lease of the process that does it.
+        run_id: The flow run that the process has claimed for it, if any.
+        seen_at: When Prefect last told that the run is this process's, by `clock.elapsed`.
+    """
+
+    lease: Lease
+    run_id: UUID | None = None
+    seen_at: float = float("-inf")
+
+
+_PROCESS_ID = uuid4().hex
+_work: ContextVar[Work | None] = ContextVar("work", default=None)
+
+
+@contextmanager
+def working(work: Work) -> Iterator[None]:
+    """Do what is in the block as this work."""
+    token = _work.set(work)
+    try:
+        yield
+    finally:
+        _work.reset(token)
+
+
+def current() -> Work | None:
+    """The work under way, if it is done under a lease."""
+    return _work.get()
+
+
+def process_id() -> str:
+    """The id under which this work is done, or else this process's."""
+    work = _work.get()
+    return work.lease.process.id if work else _PROCESS_ID
+
+
+async def require_lease() -> None:
+    """Return if no other process can have taken what this work holds.
+
+    For what is written after an effect outside: it is recorded however the run stands by then.
+    Raises OwnershipLostError and OwnershipUnknownError.
+    """
+    if work := _work.get():
+        await work.lease.require()
+
+
+async def require() -> None:
+    """Return if what this work holds is its own at this moment.
+
+    Raises:
+        OwnershipLostError: It is not: the lease was ended, or the run is cancelled, suspended,
+            deleted, or another process's.
+        OwnershipUnknownError: Prefect cannot be asked.
+    """
+    work = _work.get()
+    if work is None:
+        context = FlowRunContext.get()  # Prefect's own engine executes it, elsewhere
+        if context and context.flow_run and context.flow_run.state:
+            await _require_run(context.flow_run.id, None)
+        return
+    await work.lease.require()
+    if work.run_id and clock.elapsed() - work.seen_at >= JUST_SEEN:
+        asked_at = clock.elapsed()
+        await _require_run(work.run_id, work.lease.process.id)
+        work.seen_at = asked_at
+
+
+async def on_the_wire(event: str, _: Mapping[str, Any]) -> None:
+    """For httpx's "trace" extension: the lease once more, right before a request's first byte.
+
+    To find a place and a connection may have taken longer than the lease lasts.
+    """
+    work = _work.get()
+    if work and event.endswith("send_request_headers.started") and not work.lease.is_sure:
+        raise OwnershipUnknownError("This process stood still before its request was sent.")
+
+
+async def on_request_to_prefect(request: httpx.Request) -> None:
+    """For httpx's event hook "request": nothing is changed in Prefect by who was given up.
+
+    Prefect's client sends a request again after pauses of its own.
+    """
+    if request.method != "GET":
+        await require_lease()
+
+
+async def _require_run(run_id: UUID, process: str | None) -> None:
+    try:
+        state = await _together.get(run_id) or (await _read([run_id])).get(run_id)
+    except httpx.HTTPError as error:
+        raise OwnershipUnknownError(
+            f"Prefect does not tell how the run stands ({type(error).__name__})."
+        ) from None
+    if state is None:
+        raise OwnershipLostError("The run was deleted.")
+    claim = Claim.in_message(state["message"])
+    if state["type"] not in _EXECUTED or (process and claim and claim.process != process):
+        raise OwnershipLostError(f"The run is {state['name']} now.")
+
+
+async def _read(run_ids: list[UUID]) -> dict[UUID, dict[str, Any]]:
+    wanted = {"id": {"any_": [str(run_id) for run_id in run_ids]}}
+    # As they come: Prefect's models take longer than the rest of the request.
+    async with get_client() as client:
+        answer = await client.request("POST", "/flow_runs/filter", json={"flow_runs": wanted})
+    return {UUID(run["id"]): run["state"] for run in answer.json() if run["state"]}
+
+
+_together = Together(_read, most=50)

@@ -1,0 +1,208 @@
+"""What a process does before each effect: it finds out whether it was given up meanwhile."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from uuid import uuid4
+
+import pytest
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.actions import VariableCreate
+from pydantic import SecretStr
+
+from blocks import clock, grant, http, lock, ownership, systems
+from blocks.grant import Grant, use
+from blocks.lease import Lease, OwnershipLostError, OwnershipUnknownError, delete_variable
+from blocks.lock import Holder, LockedError
+from blocks.oauth import OAuthServer
+from blocks.ownership import Work
+from tests.flows.batch import Batch, is_alive
+
+
+@pytest.fixture
+async def client(prefect_api: None) -> AsyncIterator[PrefectClient]:
+    async with get_client() as client:
+        yield client
+
+
+@pytest.fixture
+async def server(prefect_api: None) -> OAuthServer:
+    return await systems.oauth_server()
+
+
+class Me:
+    """This process, which may seem to have stood still, and to have been given up by others."""
+
+    def __init__(self, lease: Lease, client: PrefectClient, patch: pytest.MonkeyPatch) -> None:
+        self.lease, self._client, self._patch = lease, client, patch
+
+    def sleeps(self) -> None:
+        """Stand still for the length of the lease."""
+        elapsed, length = clock.elapsed, self.lease.process.seconds
+        self._patch.setattr(clock, "elapsed", lambda: elapsed() + length)
+
+    async def is_given_up(self) -> None:
+        """Others end the lease, as they do after its whole length, and meanwhile this sleeps."""
+        variable = await self._client.read_variable_by_name(f"lease-{self.lease.process.id}")
+        assert variable
+        await delete_variable(self._client, variable.id)
+        self.sleeps()
+
+
+@pytest.fixture
+async def me(client: PrefectClient, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Me]:
+    """This process, under whose lease the test works."""
+    async with Lease("worker").kept() as lease:
+        with ownership.working(Work(lease)):
+            yield Me(lease, client, monkeypatch)
+
+
+@pytest.fixture
+async def stored(batch: Batch, server: OAuthServer) -> Grant:
+    """A grant that was just exchanged."""
+    token = SecretStr(batch.sandbox.subject_token(batch.binding.tenant_id))
+    tokens = await server.exchange(token, tenant_id=batch.binding.tenant_id)
+    await grant.store(batch.binding, Grant.from_exchange(tokens))
+    return await grant.load(batch.binding)
+
+
+async def test_who_slept_and_was_given_up_sends_nothing(
+    me: Me, batch: Batch, stored: Grant, server: OAuthServer
+) -> None:
+    await me.is_given_up()
+
+    with pytest.raises(OwnershipLostError, match="taken this process for dead"):
+        await server.refresh(stored.refresh_token)
+
+    assert not batch.requests("token.refresh")
+
+
+async def test_who_slept_and_was_not_given_up_goes_on(
+    me: Me, batch: Batch, stored: Grant, server: OAuthServer
+) -> None:
+    me.sleeps()
+
+    refreshed = await grant.refresh(batch.binding, server)
+
+    assert refreshed.refresh_token != stored.refresh_token
+
+
+async def test_who_sleeps_between_the_question_and_the_first_byte_sends_nothing(
+    me: Me, batch: Batch, stored: Grant, server: OAuthServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = http._send_and_read  # noqa: SLF001  (between the two)
+
+    async def asleep(request: object) -> object:
+        me.sleeps()
+        return await ask(request)
+
+    monkeypatch.setattr(http, "_send_and_read", asleep)
+
+    with pytest.raises(OwnershipUnknownError, match="stood still"):
+        await server.refresh(stored.refresh_token)
+
+    assert not batch.requests("token.refresh")
+
+
+async def test_who_was_given_up_stores_no_grant(me: Me, batch: Batch, stored: Grant) -> None:
+    await me.is_given_up()
+
+    with pytest.raises(OwnershipLostError):
+        await grant.store(batch.binding, Grant(refresh_token=SecretStr("late")))
+
+    with ownership.working(Work(await lock._lease_of_this_process())):  # noqa: SLF001
+        assert await grant.load(batch.binding) == stored
+
+
+async def test_who_was_given_up_in_the_middle_of_a_refresh_does_not_store_what_came_back(
+    me: Me, batch: Batch, stored: Grant, server: OAuthServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = OAuthServer.refresh
+
+    async def frozen(self: OAuthServer, token: SecretStr) -> object:
+        tokens = await ask(self, token)
+        await me.is_given_up()
+        return tokens
+
+    monkeypatch.setattr(OAuthServer, "refresh", frozen)
+
+    with pytest.raises(OwnershipLostError):
+        await grant.refresh(batch.binding, server)
+
+    assert (await grant.load(batch.binding)).refresh_token == stored.refresh_token
+
+
+async def test_a_lock_whose_holder_has_no_lease_is_taken_over_at_once(
+    client: PrefectClient, me: Me
+) -> None:
+    name = f"lock-{uuid4().hex}"
+    left = Holder(process=uuid4().hex, attempt="1")
+    await client.create_variable(VariableCreate(name=name, value=left.model_dump()))
+
+    async with asyncio.timeout(5), lock.only_holder(name):
+        pass
+
+
+async def test_a_lock_whose_holder_lives_is_not_taken_over_however_silent_it_is(
+    client: PrefectClient, me: Me
+) -> None:
+    name = f"lock-{uuid4().hex}"
+    async with Lease("worker").kept() as other:
+        held = Holder(process=other.process.id, attempt="1")
+        await client.create_variable(VariableCreate(name=name, value=held.model_dump()))
+
+        with pytest.raises(LockedError, match="somebody who lives"):
+            async with lock.only_holder(name, patience=1):
+                pass
+
+
+async def test_a_lock_that_a_lost_answer_left_to_this_process_is_taken_by_it(
+    client: PrefectClient, me: Me
+) -> None:
+    name = f"lock-{uuid4().hex}"
+    left = Holder(process=me.lease.process.id, attempt="whose answer was lost")
+    await client.create_variable(VariableCreate(name=name, value=left.model_dump()))
+
+    async with asyncio.timeout(5), lock.only_holder(name):
+        pass
+
+
+async def test_two_runs_of_one_process_exclude_each_other(me: Me) -> None:
+    name = f"lock-{uuid4().hex}"
+    async with lock.only_holder(name):
+        with pytest.raises(LockedError):
+            async with lock.only_holder(name, patience=1):
+                pass
+
+
+async def test_a_refresh_that_queued_for_its_turn_sends_what_is_stored_by_then(
+    batch: Batch, stored: Grant, server: OAuthServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turn = asyncio.Semaphore(0)
+    monkeypatch.setattr(use, "_turn", lambda _: turn)
+    queued = asyncio.create_task(grant.refresh(batch.binding, server))
+    await asyncio.sleep(0.5)
+    newer = await server.refresh(stored.refresh_token)
+    await grant.store(batch.binding, stored.rotated(newer, clock.now()))
+
+    turn.release()
+    refreshed = await queued
+
+    assert [event.status for event in batch.requests("token.refresh")] == [200, 200]
+    assert await is_alive(refreshed.refresh_token)
+
+
+async def test_a_process_that_is_given_up_learns_it_at_its_next_renewal(
+    me: Me,
+) -> None:
+    await me.is_given_up()
+
+    with pytest.raises(OwnershipLostError):
+        await me.lease.require()
+    assert me.lease.is_lost
+
+
+async def test_a_lease_ends_with_its_process(client: PrefectClient) -> None:
+    async with Lease("worker").kept() as lease:
+        name = f"lease-{lease.process.id}"
+        assert await client.read_variable_by_name(name)
+    assert await client.read_variable_by_name(name) is None

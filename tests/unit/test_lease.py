@@ -1,0 +1,98 @@
+"""On what evidence a process is given up: no outage, slow answer or pause may look like its end."""
+
+import os
+from collections.abc import Iterable
+from uuid import UUID, uuid4
+
+from blocks.lease import Process, Watch
+
+LEASE = 60.0
+LOOKS = 10.0
+
+
+class Observed:
+    """One process's lease, as another process looks at it; all in seconds."""
+
+    def __init__(self) -> None:
+        self.watch = Watch()
+        self.lease_id = uuid4()
+        self.process = Process(id=uuid4().hex, name="worker", seconds=LEASE)
+
+    def looks(
+        self, moments: Iterable[float], *, alive: bool = False, took: float = 0.1
+    ) -> list[UUID]:
+        """Look at these moments; what was found dead at the last of them."""
+        dead: list[UUID] = []
+        for moment in moments:
+            if alive:
+                self.process = self.process.model_copy(
+                    update={"renewals": self.process.renewals + 1}
+                )
+            dead = self.watch.look({self.lease_id: self.process}, moment, moment + took)
+        return dead
+
+
+def every(seconds: float, *, begin: float = 0, end: float) -> list[float]:
+    return [begin + seconds * step for step in range(int((end - begin) / seconds) + 1)]
+
+
+def test_a_process_that_renews_its_lease_lives() -> None:
+    assert not Observed().looks(every(LOOKS, end=600), alive=True)
+
+
+def test_a_process_that_was_seen_silent_for_its_whole_lease_is_dead() -> None:
+    observed = Observed()
+    assert not observed.looks(every(LOOKS, end=LEASE))
+    assert observed.looks([LEASE + LOOKS]) == [observed.lease_id]
+
+
+def test_an_outage_of_any_length_is_no_evidence() -> None:
+    observed = Observed()
+    observed.looks(every(LOOKS, end=30))
+    # Nobody could ask for ten minutes: neither could the other renew.
+    assert not observed.looks([630])
+    assert not observed.looks(every(LOOKS, begin=640, end=680))
+    assert observed.looks(every(LOOKS, begin=690, end=700)) == [observed.lease_id]
+
+
+def test_a_pause_of_who_looks_is_no_evidence() -> None:
+    observed = Observed()
+    observed.looks(every(LOOKS, end=50))
+    # Frozen while its last question was under way: the answer is of before.
+    assert not observed.looks([60], took=150)
+    assert not observed.looks([211])
+
+
+def test_a_slow_answer_makes_nobody_dead_sooner() -> None:
+    observed = Observed()
+    observed.looks([0], took=15)
+    assert not observed.looks(every(LOOKS, begin=15, end=LEASE + 10))
+    assert observed.looks([LEASE + 20]) == [observed.lease_id]
+
+
+def test_a_lease_is_as_long_as_it_says_whoever_looks_at_it() -> None:
+    observed = Observed()
+    observed.process = Process(id=uuid4().hex, name="worker", seconds=600)
+    assert not observed.looks(every(LOOKS, end=500))
+
+
+def test_a_process_of_this_machine_that_does_not_exist_any_more_is_gone_at_once() -> None:
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    me = Process.this("worker")
+    gone = me.model_copy(update={"pid": child})
+    observed = Observed()
+    observed.process = gone
+    assert observed.looks([0]) == [observed.lease_id]
+    assert not me.is_surely_gone
+
+
+def test_what_runs_on_another_machine_or_in_another_container_is_not_judged_by_its_number() -> None:
+    elsewhere = Process.this("worker").model_copy(update={"machine": "boot pid:[1]"})
+    assert not elsewhere.model_copy(update={"started": "1"}).is_surely_gone
+
+
+def test_a_process_whose_number_another_one_has_now_is_gone() -> None:
+    assert Process.this("worker").model_copy(update={"started": "1"}).is_surely_gone
