@@ -54,6 +54,8 @@ class Context(_Stored):
 
     last_batch: LastBatch | None = None
     nights: tuple[Progress, ...] = ()
+    ended_at: AwareDatetime | None = None
+    """When somebody ended the binding: what was to be configured before that is not any more."""
     is_new: bool = False
     """Whether nothing is stored of it yet; not stored itself."""
 

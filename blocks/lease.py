@@ -23,7 +23,7 @@ from typing import Any, Self
 from uuid import UUID, uuid4
 
 import httpx
-from anyio import CancelScope
+from anyio import move_on_after
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.actions import VariableCreate
 from prefect.client.schemas.objects import Variable
@@ -37,8 +37,13 @@ from blocks import clock
 LEASE_SECONDS = "BATCH_CLOSE_LEASE_SECONDS"
 """The environment variable for the length of a lease: the same for all of an installation."""
 
+SHORTEST, LONGEST = 3.0, 3600.0
+
 RENEWALS = 6
 """So many times in a lease it is renewed, and the others' are looked at."""
+
+ENDED_WITHIN = 3.0
+"""Seconds that a process that ends takes for it at most; others find out without it."""
 
 _PREFIX = "lease-"
 _ITS_OWN = {"limits": httpx.Limits(max_connections=2)}
@@ -90,7 +95,7 @@ class Process(BaseModel):
             machine=_machine(),
             pid=pid,
             started=_started(pid) or "",
-            seconds=float(os.environ.get(LEASE_SECONDS, "60")),
+            seconds=lease_seconds(),
         )
 
     @property
@@ -98,6 +103,23 @@ class Process(BaseModel):
         """Whether it ran on this very machine, and does not exist there any more."""
         here = bool(self.machine) and self.machine == _machine()
         return here and bool(self.started) and _started(self.pid) != self.started
+
+
+def lease_seconds() -> float:
+    """The length of this installation's leases.
+
+    Raises ValueError where LEASE_SECONDS is no number of seconds.
+    """
+    text = os.environ.get(LEASE_SECONDS, "60")
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not SHORTEST <= seconds <= LONGEST:
+        raise ValueError(
+            f"{LEASE_SECONDS} is {text!r}, but must be seconds, from {SHORTEST:g} to {LONGEST:g}."
+        )
+    return seconds
 
 
 class Lease:
@@ -125,9 +147,8 @@ class Lease:
                 yield self
             finally:
                 keeping.cancel()
-                with CancelScope(shield=True), suppress(httpx.HTTPError, TimeoutError):
-                    async with asyncio.timeout(self._step):
-                        await delete_variable(self._client, self._id)
+                with suppress(httpx.HTTPError), move_on_after(ENDED_WITHIN, shield=True):
+                    await delete_variable(self._client, self._id)
 
     @property
     def is_lost(self) -> bool:

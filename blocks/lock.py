@@ -57,12 +57,12 @@ class Holder(BaseModel):
 
 
 @asynccontextmanager
-async def only_holder(name: str, *, patience: float = PATIENCE) -> AsyncIterator[None]:
+async def only_holder(name: str, *, patience: float | None = None) -> AsyncIterator[None]:
     """Hold the lock of this name.
 
     Args:
         name: What is locked.
-        patience: Seconds to wait for a living holder.
+        patience: Seconds to wait for a living holder; PATIENCE unless it is given.
 
     Raises LockedError after that, and httpx.HTTPError where Prefect's API is away.
     """
@@ -70,7 +70,7 @@ async def only_holder(name: str, *, patience: float = PATIENCE) -> AsyncIterator
     me = Holder(process=work.lease.process.id, attempt=uuid4().hex)
     _attempts.add(me.attempt)
     try:
-        lock_id = await _acquire(name, me, patience)
+        lock_id = await _acquire(name, me, PATIENCE if patience is None else patience)
     except BaseException:
         _attempts.discard(me.attempt)
         raise

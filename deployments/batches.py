@@ -21,6 +21,7 @@ from blocks.lock import only_holder
 from blocks.outcome import LastBatch
 from blocks.standing import Standing
 from flows.contract import DailyOrdersBatchCloseConfigOutcome, DailyOrdersBatchCloseConfigRequest
+from flows.keeping import only_writer_of
 from flows.missed import is_changed
 from flows.requests import read_request
 from flows.unopened import record_instead
@@ -112,17 +113,24 @@ async def _next_occurrence(
     return request.recurrence.after(clock.now())
 
 
-async def end(binding: Binding) -> None:
+async def end(binding: Binding, *, patience: float | None = None) -> None:
     """End the binding: nothing of it runs or closes any more, its grant is forgotten and revoked.
 
     Its history stays in Prefect. Repeat it if it fails half-way: what is found is ended.
 
+    Args:
+        binding: What to end.
+        patience: Seconds to wait while it is being configured; a few minutes unless it is given.
+
     Raises UnknownBatchError, and LockedError while it is being configured.
     """
-    async with only_holder(f"configure-{binding.slug}"):
+    async with only_holder(f"configure-{binding.slug}", patience=patience):
         if await deployment.find(binding) is None:
             raise unknown(binding)
         server = await systems.oauth_server()
+        async with only_writer_of(binding) as stored:
+            # First of all: a configuration that was asked for earlier may be under way.
+            await context.store(binding, stored.model_copy(update={"ended_at": clock.now()}))
         # The deployment, by which the binding is found, goes last of what is stored. Its waiting
         # runs go with it; a request that is under way at the moment may still be answered.
         await deployment.pause(binding)

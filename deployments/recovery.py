@@ -25,9 +25,13 @@ from blocks.claim import Claim
 from blocks.lease import has_lease
 from blocks.lock import only_holder
 from blocks.proposals import EXECUTED, set_states
+from flows.unopened import record_instead
 
 AHEAD = timedelta(minutes=1)
 """How much earlier than its occurrence a run that was given back stands in the queue."""
+
+LOCKED_SECONDS = 10.0
+"""How long to wait while another process gives runs back: it may as well have them all."""
 
 PAGE = 200
 _LEFT = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
@@ -48,7 +52,7 @@ async def recover(client: PrefectClient, pool: str, process: str, is_held: IsHel
     if not await _left(client, pool, process, is_held):
         return []
     # By one at a time: whoever found them earlier could take them from who has claimed them since.
-    async with only_holder("recovery"):
+    async with only_holder("recovery", patience=LOCKED_SECONDS):
         left = await _left(client, pool, process, is_held)
         for run, claim in left:
             await give_back(client, run, f"{claim.worker}, process {claim.process}, is gone")
@@ -59,6 +63,7 @@ async def give_back(client: PrefectClient, run: FlowRun, why: str) -> None:
     """Have the run go on at once, on whichever worker is free; end it if it was cancelled."""
     if run.state and run.state.is_cancelling():
         cancelled: State[None] = Cancelled(message=f"Cancelled while it was executed; {why}.")
+        await record_instead(run, "SKIPPED", cancelled.message or "")
         await client.set_flow_run_state(run.id, cancelled, force=True)
         return
     get_logger("recovery").warning("Run %s goes on: %s.", run.name, why)

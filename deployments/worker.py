@@ -37,7 +37,7 @@ from prefect.workers.base import (
 
 from blocks import clock, ownership
 from blocks.claim import Claim
-from blocks.lease import Lease, OwnershipLostError, OwnershipUnknownError
+from blocks.lease import Lease, OwnershipLostError, OwnershipUnknownError, lease_seconds
 from blocks.lock import LockedError
 from blocks.ownership import Work
 from blocks.places import Places
@@ -48,6 +48,7 @@ from deployments.engine import end_cancelled, execute
 from deployments.loading import CannotLoadError, LoadedFlows
 from deployments.prefect_client import shared_prefect_client
 from deployments.recovery import give_back, recover
+from flows.unopened import record_unstarted
 
 RUNS_AT_ONCE = 32
 """Unless `--limit` says otherwise. Many more at once only drown the Prefect API's database."""
@@ -90,6 +91,7 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
     def __init__(self, work_pool_name: str, *, limit: int | None = None, **options: Any) -> None:
         options["heartbeat_interval_seconds"] = HEARTBEAT_SECONDS
         super().__init__(work_pool_name, **options)
+        lease_seconds()  # refused now, rather than each time that one is begun
         self._batch = min(limit or RUNS_AT_ONCE, AT_ONCE)
         self._places = Places(limit or RUNS_AT_ONCE)
         self._due = DueMoments()
@@ -157,7 +159,7 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
             try:
                 async with Lease(self.name).kept() as self._lease:
                     await self._lease.lost.wait()
-            except httpx.HTTPError as error:
+            except (httpx.HTTPError, OwnershipLostError) as error:
                 self._logger.warning("No lease is given (%s).", type(error).__name__)
                 await asyncio.sleep(1)
             lost, self._lease = self._lease, None
@@ -278,7 +280,8 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
         finally:
             self._let_go(run.id)
         if execution.scope.cancel_called and not execution.work.lease.is_lost:
-            await end_cancelled(flow, run, self.client)
+            with ownership.working(Work(execution.work.lease)):
+                await end_cancelled(flow, run, self.client)
 
     async def _execute_flow(self, flow: Flow[..., Any], run: FlowRun) -> None:
         await execute(flow, run, self.client)
@@ -317,6 +320,7 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
         except CannotLoadError as error:
             self._logger.exception("The flow of run %s cannot be loaded.", flow_run.name)
             crashed: State[None] = Crashed(message=str(error))
+            await record_unstarted(flow_run, str(error))
             await self.client.set_flow_run_state(flow_run.id, crashed, force=True)
             return None
 

@@ -6,11 +6,13 @@ from typing import Annotated, Any
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.client.schemas.schedules import RRuleSchedule
+from prefect.context import FlowRunContext
 from prefect.runtime import flow_run as this_run
 from prefect.states import Completed, Failed
 from pydantic import Field
 
 from blocks import caller_token, clock, deployment, systems
+from blocks import context as contexts
 from blocks import grant as grants
 from blocks.binding import Binding
 from blocks.caller_token import CallerTokenError
@@ -24,8 +26,14 @@ from flows.parameters import from_parameters
 from flows.step import step
 from flows.waiting import PREFECT_TROUBLE, go_on_later
 
+
+class SupersededError(Exception):
+    """What was asked for later stands already; this configuration has changed nothing."""
+
+
 EXPECTED = (
     InvalidRequestError,
+    SupersededError,
     CallerTokenError,
     OAuthError,
     GrantError,
@@ -41,7 +49,7 @@ async def exchange_initial_token(binding: Binding, access_token_block: str) -> G
     subject_token = await caller_token.take(access_token_block)
     server = await systems.oauth_server()
     tokens = await server.exchange(subject_token, tenant_id=binding.tenant_id)
-    return Grant.from_exchange(tokens, journey_id=_journey_id())
+    return Grant.from_exchange(tokens, journey_id=_journey_id(), asked_at=_made_at())
 
 
 @step
@@ -175,8 +183,10 @@ async def _steps(
     binding: Binding, request: DailyOrdersBatchCloseConfigRequest, access_token_block: str
 ) -> DailyOrdersBatchCloseConfigOutcome:
     """The steps of the configuration in their order."""
+    await _refuse_superseded(binding)
     replaced = await _obtain_grant(binding, access_token_block)
     try:
+        await _require_access(binding)
         await configure_schedule(binding, request)
     except Exception as error:
         if isinstance(error, PREFECT_TROUBLE):
@@ -190,7 +200,8 @@ async def _steps(
 
 async def _obtain_grant(binding: Binding, access_token_block: str) -> Grant | None:
     """Exchange and store, unless this journey has done so before a crash; what was replaced."""
-    if await grants.journey_of(binding) == _journey_id():
+    stored = await grants.find(binding)
+    if stored and stored.journey_id and stored.journey_id == _journey_id():
         return None
     grant = await exchange_initial_token(binding, access_token_block)
     replaced = await store_initial_tokens(binding, grant)
@@ -198,8 +209,47 @@ async def _obtain_grant(binding: Binding, access_token_block: str) -> Grant | No
     return replaced
 
 
-def _journey_id() -> str:
-    return str(this_run.id)
+async def _refuse_superseded(binding: Binding) -> None:
+    """Raise SupersededError where the binding was configured anew, or ended, after this was asked.
+
+    A journey that goes on after its worker stood still may be the older one.
+    """
+    mine = _made_at()
+    stored = await grants.find(binding)
+    if stored and stored.asked_at and stored.asked_at > mine:
+        raise SupersededError(
+            f"Superseded: {binding} was configured anew after this was asked for, by journey"
+            f" {stored.journey_id}. That configuration stands; this one has changed nothing."
+        )
+    ended_at = (await contexts.load(binding)).ended_at
+    if ended_at and ended_at > mine:
+        raise SupersededError(
+            f"Superseded: {binding} was ended at {ended_at:%Y-%m-%d %H:%M:%S} UTC, after this was"
+            " asked for. This configuration has changed nothing: ask for it again if it is wanted."
+        )
+
+
+async def _require_access(binding: Binding) -> None:
+    """Raise GrantError if the grant gives no access token that could be sent at night.
+
+    An exchange may give a refresh token alone (RFC 8693 2.2.1): whether that one gives more is
+    better found out now, with the caller there.
+    """
+    grant = await grants.load(binding)
+    if grant.access_token is None:
+        await grants.access_token(binding, await systems.oauth_server())
+
+
+def _journey_id() -> str | None:
+    run_id: str | None = this_run.id
+    return run_id
+
+
+def _made_at() -> datetime:
+    """When Prefect's server made this run: of two configurations, the later one stands."""
+    context = FlowRunContext.get()
+    created = context.flow_run.created if context and context.flow_run else None
+    return datetime.fromisoformat(created.isoformat()) if created else clock.now()
 
 
 def _asked_at() -> datetime:

@@ -10,7 +10,7 @@ from blocks.grant.model import Grant, GrantError, GrantMissingError
 from blocks.grant.use import (
     access_token,
     delete,
-    journey_of,
+    find,
     load,
     refresh,
     revoke,
@@ -24,7 +24,7 @@ __all__ = [
     "GrantMissingError",
     "access_token",
     "delete",
-    "journey_of",
+    "find",
     "load",
     "refresh",
     "revoke",

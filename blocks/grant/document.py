@@ -160,6 +160,7 @@ def _to_json(grant: Grant) -> str:
         "expires_at": grant.expires_at and grant.expires_at.isoformat(),
         "refreshed_at": grant.refreshed_at and grant.refreshed_at.isoformat(),
         "journey_id": grant.journey_id,
+        "asked_at": grant.asked_at and grant.asked_at.isoformat(),
         "lost_because": grant.lost_because,
     }
     return json.dumps(members)

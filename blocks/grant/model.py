@@ -36,11 +36,15 @@ class Grant(BaseModel):
     """When it was last refreshed; None as long as it is as the exchange gave it."""
     journey_id: str | None = None
     """The configure run that obtained this grant: it does not exchange again after a crash."""
+    asked_at: AwareDatetime | None = None
+    """When that run was made, by Prefect's clock: what was asked for earlier never replaces it."""
     lost_because: str | None = None
     """Why the server refused the refresh token for good; it is not sent again then."""
 
     @classmethod
-    def from_exchange(cls, tokens: Tokens, *, journey_id: str | None = None) -> Self:
+    def from_exchange(
+        cls, tokens: Tokens, *, journey_id: str | None = None, asked_at: datetime | None = None
+    ) -> Self:
         """The grant that an exchange gave; OAuthServer.exchange never returns one without."""
         if tokens.refresh_token is None:
             raise GrantError("The exchange gave no refresh token: none would outlive the caller.")
@@ -49,6 +53,7 @@ class Grant(BaseModel):
             access_token=tokens.access_token,
             expires_at=tokens.expires_at,
             journey_id=journey_id,
+            asked_at=asked_at,
         )
 
     def usable_access_token(self, now: datetime) -> SecretStr | None:

@@ -40,10 +40,10 @@ async def load(binding: Binding) -> Grant:
     return (await document.read(binding)).grant
 
 
-async def journey_of(binding: Binding) -> str | None:
-    """The configure run that obtained the stored grant, if there is one."""
+async def find(binding: Binding) -> Grant | None:
+    """The binding's grant, if one is stored that can be read."""
     try:
-        return (await load(binding)).journey_id
+        return await load(binding)
     except GrantMissingError:
         return None
 
@@ -51,10 +51,7 @@ async def journey_of(binding: Binding) -> str | None:
 async def store(binding: Binding, grant: Grant) -> Grant | None:
     """Store a newly exchanged grant and return the one that it replaces, if any."""
     async with _only_writer(binding):
-        try:
-            replaced = await load(binding)
-        except GrantMissingError:
-            replaced = None
+        replaced = await find(binding)
         await document.write(binding, grant)
         _recent.pop(binding, None)
         return replaced

@@ -15,6 +15,9 @@ from deployments.http_api.paths import BATCHES
 from deployments.http_api.prefect import WRITE_SECONDS, prefect_at_hand
 from deployments.http_api.shapes import Batch
 
+LOCKED_SECONDS = 8.0
+"""How long to wait for a configuration that is under way: well within WRITE_SECONDS."""
+
 router = APIRouter(tags=["batches (extension)"])
 
 PATH = BATCHES + "{tenantId:path}/{batchId:path}"
@@ -60,7 +63,7 @@ async def end_batch(binding: Named, caller: Identified) -> None:
     """End it: no further night is closed, its grant is forgotten and revoked. History stays."""
     _require(caller, binding)
     async with prefect_at_hand(WRITE_SECONDS):
-        await batches.end(binding)
+        await batches.end(binding, patience=LOCKED_SECONDS)
 
 
 def _require(caller: Caller, binding: Binding) -> None:

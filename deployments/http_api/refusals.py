@@ -100,7 +100,9 @@ PROBLEMS: dict[type[Exception], Callable[[Any], ProblemError]] = {
     JourneyError: lambda error: unavailable(str(error)),
     NotSavedError: lambda error: unavailable(str(error)),
     OAuthError: lambda _: unavailable("Callers cannot be verified at the moment."),
-    LockedError: lambda _: unavailable("The batch is being configured at the moment."),
+    LockedError: lambda _: unavailable(
+        "The batch is being configured at the moment: try again in a minute."
+    ),
     CallerTokenError: lambda _: unavailable(PREFECT_AWAY),
     httpx.HTTPError: lambda _: unavailable(PREFECT_AWAY),
     TimeoutError: lambda _: unavailable(PREFECT_AWAY),

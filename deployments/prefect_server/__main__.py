@@ -61,9 +61,6 @@ SETTINGS = {
     "server.services.late_runs.loop_seconds": 30,
     "server.services.cleanup_reconciler.loop_seconds": 30,
     "server.services.pause_expirations.loop_seconds": 60,  # no flow here is ever paused
-    # Each round computes the next nights of every binding. An hour of them is laid out ahead, and
-    # what is new or changed is seen after five seconds in any case.
-    "server.services.scheduler.loop_seconds": 600,
     # A night waits for a quarter of an hour, and its events are much alike before and after.
     "server.events.related_resource_cache_ttl": timedelta(minutes=30),
 }

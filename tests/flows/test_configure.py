@@ -10,14 +10,15 @@ from prefect.blocks.system import Secret
 from prefect.client.base import PrefectHttpxAsyncClient
 from prefect.client.orchestration import PrefectClient
 
-from blocks import deployment
+from blocks import clock, deployment
 from blocks.binding import Binding
+from deployments.batches import end
 from tests.flows.batch import Batch, is_alive
 
 
 async def test_a_good_configuration_is_answered_as_scheduled(batch: Batch) -> None:
     state = await batch.configure(
-        first_run_at="2042-01-31T23:00:00+01:00[Europe/Paris]", interval="P1M", max_runs=12
+        first_run_at="2030-01-31T23:00:00+01:00[Europe/Paris]", interval="P1M", max_runs=12
     )
 
     assert state.is_completed(), state.message
@@ -26,7 +27,7 @@ async def test_a_good_configuration_is_answered_as_scheduled(batch: Batch) -> No
         "status": "SCHEDULED",
         "tenantId": batch.binding.tenant_id,
         "batchId": "eod",
-        "firstRunAt": "2042-01-31T23:00:00+01:00[Europe/Paris]",
+        "firstRunAt": "2030-01-31T23:00:00+01:00[Europe/Paris]",
         "interval": "P1M",
         "maxRuns": 12,
         "timeZone": "Europe/Paris",
@@ -269,6 +270,53 @@ async def test_configurations_at_the_same_time_end_with_one_schedule_and_one_wor
         "Z", "+00:00"
     )
     assert await is_alive((await batch.grant()).refresh_token)
+
+
+async def test_a_configuration_that_was_asked_for_earlier_never_replaces_a_later_one(
+    batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    earlier = clock.now()
+    assert (await batch.configure(first_run_at="2042-03-02T23:00:00Z")).is_completed()
+    grant = await batch.grant()
+    # Its worker stood still meanwhile, and somebody goes on with it.
+    monkeypatch.setattr("flows.configure._made_at", lambda: earlier)
+
+    state = await batch.configure(first_run_at="2042-03-01T23:00:00Z")
+
+    assert state.is_failed()
+    assert "Superseded" in state.message
+    assert "configured anew" in state.message
+    assert await batch.grant() == grant
+    found = await batch.deployment()
+    assert found.parameters["configured"]["firstRunAt"] == "2042-03-02T23:00:00Z"
+    assert len(batch.requests("token.exchange")) == 1
+
+
+async def test_a_configuration_that_was_asked_for_before_the_binding_was_ended_changes_nothing(
+    batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (await batch.configure()).is_completed()
+    earlier = clock.now()
+    await end(batch.binding)
+    monkeypatch.setattr("flows.configure._made_at", lambda: earlier)
+
+    state = await batch.configure()
+
+    assert state.is_failed()
+    assert "was ended" in state.message
+    assert not await batch.is_configured()
+
+
+async def test_a_configuration_whose_token_no_night_could_send_fails_at_once(batch: Batch) -> None:
+    tenant = batch.binding.tenant_id
+    for endpoint in ("token.exchange", "token.refresh"):
+        batch.sandbox.fault(endpoint, "token_type", tenant_id=tenant, token_type="mac", count=9)
+
+    state = await batch.configure()
+
+    assert state.is_failed()
+    assert "without giving an access token" in state.message
+    assert not await batch.is_configured()
 
 
 @pytest.mark.parametrize(
