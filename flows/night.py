@@ -9,7 +9,7 @@ from blocks import clock, history, standing
 from blocks import context as contexts
 from blocks.binding import Binding
 from blocks.context import Context, Progress
-from blocks.grant import Grant
+from blocks.grant import Grant, was_refreshed
 from blocks.outcome import LastBatch, Status
 from flows.contract import DailyOrdersBatchCloseConfigRequest
 from flows.recurrence import Recurrence
@@ -86,7 +86,7 @@ class Night:
             )
         context = await contexts.load(binding)
         night = cls(binding, request, occurrence, context, by_schedule, is_again)
-        night.is_refreshed = bool(night.snapshot_id)
+        night.is_refreshed = bool(night.snapshot_id) or was_refreshed(binding, since=occurrence)
         night.recorded = await _recorded(binding, context, occurrence)
         return night
 

@@ -13,6 +13,7 @@ from prefect.states import Cancelled, Completed
 
 from blocks import context as contexts
 from blocks import deployment, history
+from blocks import grant as grants
 from blocks.context import Context, Progress
 from blocks.orders import OrdersApi
 from blocks.outcome import LastBatch
@@ -553,3 +554,19 @@ async def test_a_schedule_edited_in_prefect_is_told_as_what_it_is_now(batch: Bat
     assert shown.schedule.active
     runs = [run for run in await batch.nights() if run.state.is_scheduled()]
     assert shown.next_occurrence == min(run.expected_start_time for run in runs)
+
+
+# 9: a refresh that this process knows of
+
+
+async def test_a_run_that_wakes_where_it_refreshed_does_not_look_at_the_grant_again(
+    batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await batch.configure_past(upstream_wait_duration="PT70S")
+    run = await batch.run_night()
+    batch.clock.ahead = timedelta(minutes=2)
+    monkeypatch.setattr(grants, "refresh", broken(RuntimeError("It is refreshed.")))
+
+    assert (await batch.wake(run)).state.is_completed()
+
+    assert len(batch.requests("token.refresh")) == 1
