@@ -14,7 +14,8 @@ import httpx
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import VariableCreate, VariableUpdate
 from prefect.exceptions import ObjectAlreadyExists
-from pydantic import AwareDatetime, BaseModel, ConfigDict, model_validator
+from prefect.logging import get_logger
+from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
 from blocks.binding import Binding
@@ -43,8 +44,6 @@ class Progress(_Stored):
     snapshot_at: AwareDatetime | None = None
     closing_at: AwareDatetime | None = None
     """When the close was first about to be sent: from then on it may have happened."""
-    closed_at: AwareDatetime | None = None
-    """When the batch was closed: noted only where the outcome could not be recorded at once."""
     has_failed: bool = False
     """Whether the night is recorded as failed: nobody is at work on it unless somebody asks."""
 
@@ -132,8 +131,17 @@ async def _read(names: list[str]) -> dict[str, Context]:
     wanted = {"variables": {"name": {"any_": names}}}
     async with get_client() as client:
         response = await client.request("POST", "/variables/filter", json=wanted)
-    stored = {it["name"]: Context.model_validate(it["value"]) for it in response.json()}
+    stored = {it["name"]: _readable(it["name"], it["value"]) for it in response.json()}
     return {name: stored.get(name) or Context(is_new=True) for name in names}
+
+
+def _readable(name: str, value: object) -> Context:
+    """The stored context; an empty one where somebody made it unreadable, as if it was deleted."""
+    try:
+        return Context.model_validate(value)
+    except ValidationError:
+        get_logger("context").warning("Variable %s cannot be read: nothing is known then.", name)
+        return Context()
 
 
 _together = Together(_read, most=50)

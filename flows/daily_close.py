@@ -16,7 +16,7 @@ from prefect.runtime import flow_run as this_run
 from prefect.states import Failed
 from pydantic import Field
 
-from blocks import clock, systems
+from blocks import clock, deployment, systems
 from blocks import grant as grants
 from blocks.binding import Binding
 from blocks.grant import GrantError
@@ -24,8 +24,8 @@ from blocks.oauth import GrantLostError, OAuthError
 from blocks.orders import Closed, OrdersError, Snapshot, idempotency_key
 from blocks.outcome import LastBatch
 from flows.contract import DailyOrdersBatchCloseConfigRequest
-from flows.ending import end_night, end_unopened, final_state, unexpected
-from flows.keeping import note
+from flows.ending import end_unopened, final_state, stop_schedule, unexpected
+from flows.keeping import note, record
 from flows.night import SWITCHED_OFF, DeletedError, Night, TooLateError
 from flows.requests import NightError, UnreadableRequestError
 from flows.step import step
@@ -43,14 +43,6 @@ async def run_batch(night: Night) -> None:
     grant = await grants.refresh(night.binding, server, unless=night.is_refreshed_by)
     night.is_refreshed = True
     get_run_logger().info("Refreshed; the access token lives until %s", grant.expires_at)
-
-
-async def wait_while_switched_off(night: Night) -> None:
-    """Send nothing while somebody has the schedule switched off; go on if that ends in time."""
-    while await night.is_switched_off():
-        night.refuse_late(SWITCHED_OFF)
-        again = clock.now() + LOOK_AGAIN
-        await wait_until(min(again, night.next_due or again), name="ScheduleOff")
 
 
 async def wait_for_upstream(night: Night) -> None:
@@ -96,6 +88,26 @@ async def close_batch(night: Night) -> Closed:
         idempotency_key=_key(night, "close"),
         resumed=resumed,
     )
+
+
+@step
+async def record_batch_outcome(night: Night, outcome: LastBatch) -> LastBatch:
+    """Record how the night ended: for the next run in the context, for people as an artifact.
+
+    Returns what counts: if another run has closed the night meanwhile, that.
+    """
+    return await record(night, outcome)
+
+
+@step
+async def scheduled_done(night: Night, outcome: LastBatch) -> None:
+    """After the last night end the binding: schedule paused, grant forgotten and revoked."""
+    if not await night.is_last():
+        return
+    await deployment.pause(night.binding)
+    # A failed last night keeps its grant, so that somebody can still run it again.
+    if outcome.status != "FAILED":
+        await grants.revoke(await grants.delete(night.binding), await systems.oauth_server())
 
 
 def _run_name() -> str:
@@ -151,7 +163,7 @@ async def _pass_night(binding: Binding, configured: object) -> LastBatch:
     except Exception as error:  # noqa: BLE001  (no night ends without an outcome)
         return await end_unopened(error, unexpected(error))
     outcome = night.settled or await _close(night)
-    return await end_night(night, outcome)
+    return await _end(night, outcome)
 
 
 async def _close(night: Night) -> LastBatch:
@@ -159,7 +171,7 @@ async def _close(night: Night) -> LastBatch:
     try:
         # A worker looks some seconds ahead, and may begin a run before its time.
         await wait_until(night.occurrence, name="Scheduled")
-        await wait_while_switched_off(night)
+        await _wait_while_switched_off(night)
         night.refuse_late()
         if not night.is_refreshed:
             await run_batch(night)
@@ -180,6 +192,31 @@ async def _close(night: Night) -> LastBatch:
     except Exception as error:  # noqa: BLE001  (no night ends without an outcome)
         return night.ended("FAILED", reason=unexpected(error))
     return night.ended("CLOSED", closed_at=closed.closed_at or clock.now())
+
+
+async def _wait_while_switched_off(night: Night) -> None:
+    """Send nothing while somebody has the schedule switched off; go on if that ends in time."""
+    while await night.is_switched_off():
+        night.refuse_late(SWITCHED_OFF)
+        again = clock.now() + LOOK_AGAIN
+        await wait_until(min(again, night.next_due or again), name="ScheduleOff")
+
+
+async def _end(night: Night, outcome: LastBatch) -> LastBatch:
+    """Record the outcome and what follows from it; what happened outside stays what it is.
+
+    Raises PREFECT_TROUBLE: the night is opened again then, and recorded once Prefect is back.
+    """
+    try:
+        outcome = await record_batch_outcome(night, outcome)
+        if night.grant_lost:
+            await stop_schedule(night, night.grant_lost)
+        await scheduled_done(night, outcome)
+    except PREFECT_TROUBLE:
+        raise
+    except Exception as error:  # noqa: BLE001  (the night is over, and how it ended is known)
+        unexpected(error)
+    return outcome
 
 
 async def _open_night(binding: Binding, configured: object) -> Night:

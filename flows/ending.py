@@ -1,7 +1,5 @@
-"""The end of a night: its outcome is recorded, whatever it is, and is what the run's state says."""
+"""What belongs to the end of a night besides its steps, above all where something goes wrong."""
 
-import asyncio
-from contextlib import suppress
 from typing import Any
 
 from prefect import get_run_logger
@@ -10,56 +8,10 @@ from prefect.context import FlowRunContext
 from prefect.events import emit_event
 from prefect.states import Completed, Failed
 
-from blocks import deployment, systems
-from blocks import grant as grants
+from blocks import deployment
 from blocks.outcome import LastBatch
-from flows.keeping import note, record
 from flows.night import Night
-from flows.step import step
 from flows.unopened import record_instead
-from flows.waiting import PREFECT_TROUBLE
-
-KEPT_WITHIN = 5.0
-"""Seconds in which a close that cannot be recorded is noted, or not."""
-
-
-@step
-async def record_batch_outcome(night: Night, outcome: LastBatch) -> LastBatch:
-    """Record how the night ended: for the next run in the context, for people as an artifact.
-
-    Returns what counts: if another run has closed the night meanwhile, that.
-    """
-    return await record(night, outcome)
-
-
-@step
-async def scheduled_done(night: Night, outcome: LastBatch) -> None:
-    """After the last night end the binding: schedule paused, grant forgotten and revoked."""
-    if not await night.is_last():
-        return
-    await deployment.pause(night.binding)
-    # A failed last night keeps its grant, so that somebody can still run it again.
-    if outcome.status != "FAILED":
-        await grants.revoke(await grants.delete(night.binding), await systems.oauth_server())
-
-
-async def end_night(night: Night, outcome: LastBatch) -> LastBatch:
-    """Record the outcome and what follows from it; what happened outside stays what it is.
-
-    Raises PREFECT_TROUBLE: the night is opened again then, and recorded once Prefect is back.
-    """
-    try:
-        outcome = await record_batch_outcome(night, outcome)
-        if night.grant_lost:
-            await _stop_schedule(night, night.grant_lost)
-        await scheduled_done(night, outcome)
-    except PREFECT_TROUBLE:
-        await _note_closed(night, outcome)
-        raise
-    except Exception as error:  # noqa: BLE001  (the night is over, and how it ended is known)
-        unexpected(error)
-        await _note_closed(night, outcome)
-    return outcome
 
 
 async def end_unopened(error: Exception, reason: str) -> LastBatch:
@@ -89,15 +41,7 @@ def final_state(outcome: LastBatch) -> State[Any]:
     return Completed(message=f"Closed{at}", data=data)
 
 
-async def _note_closed(night: Night, outcome: LastBatch) -> None:
-    """Note, if that at least is possible, that the batch is closed: nothing need be sent again."""
-    if outcome.ok and not night.context.outcome_of(night.occurrence):
-        with suppress(Exception):
-            async with asyncio.timeout(KEPT_WITHIN):
-                await note(night, closed_at=outcome.closed_at)
-
-
-async def _stop_schedule(night: Night, reason: str) -> None:
+async def stop_schedule(night: Night, reason: str) -> None:
     """Nothing can be closed until the binding is configured again: say so, and stop trying."""
     await deployment.pause(night.binding)
     emit_event(

@@ -4,9 +4,9 @@ The context is for the next run, the history for people. Both are read, changed 
 so two runs of a binding that do it at once take turns.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime
+from functools import partial
 
 from blocks import context as contexts
 from blocks import history
@@ -33,36 +33,48 @@ async def record(night: Night, outcome: LastBatch) -> LastBatch:
     """Record how the night ended, and what became of nights that no run recorded.
 
     Returns what counts as the night's outcome now: the one given, or one that was known already and
-    outranks it. A failed night keeps its progress for the next attempt.
+    outranks it.
     """
     # Whatever else a night ends as must not take the place of CLOSED, which another run may be
     # about to record at this moment.
     async with _only_writer(night, surely=not outcome.ok):
-        known = await history.read(night.binding)
-        found = await missed_nights(night, known)
-        nights, night.context = await keep(night.binding, night.context, known, [*found, outcome])
-    return nights[outcome.occurrence]
+        missed = partial(missed_nights, night)
+        outcome, night.context = await keep(night.binding, night.context, outcome, missed=missed)
+    return outcome
 
 
 async def keep(
-    binding: Binding, context: Context, known: History, outcomes: Sequence[LastBatch]
-) -> tuple[dict[datetime, LastBatch], Context]:
-    """Store these outcomes in the history and in the context; returns both as they are then.
+    binding: Binding,
+    context: Context,
+    outcome: LastBatch,
+    *,
+    missed: Callable[[History], Awaitable[list[LastBatch]]] | None = None,
+) -> tuple[LastBatch, Context]:
+    """Store an outcome in the history and in the context.
 
     Args:
-        binding: Whose nights they are.
+        binding: Whose night it is.
         context: As it is stored.
-        known: The history as it is stored.
-        outcomes: What is new, of any nights. What is known already and outranks it stays.
+        outcome: How the night ended, as far as its run knows.
+        missed: Tells from the history what else there is to record.
+
+    Returns what counts as the night's outcome, and the context as it is stored then.
     """
-    nights = merged([*_told(context, known), *outcomes])
-    await history.write(binding, known, nights.values())
-    changed = context
-    for outcome in outcomes:
-        changed = changed.ended(nights[outcome.occurrence])
-    if changed != context:
-        await contexts.store(binding, changed)
-    return nights, changed
+    found: list[LastBatch] = []
+    try:
+        known = await history.read(binding)
+        found = await missed(known) if missed else []
+        nights = merged([*_told(context, known), *found, outcome])
+        outcome = nights[outcome.occurrence]
+        await history.write(binding, known, nights.values())
+    finally:
+        # Whatever becomes of the history: by this the next run knows that nothing need be sent.
+        changed = context
+        for one in (*found, outcome):
+            changed = changed.ended(one)
+        if changed != context:
+            await contexts.store(binding, changed)
+    return outcome, changed
 
 
 @asynccontextmanager

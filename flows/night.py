@@ -117,10 +117,7 @@ class Night:
     @property
     def settled(self) -> LastBatch | None:
         """How this night ended, if it is closed; one that was not may be tried again."""
-        if self.recorded and self.recorded.ok:
-            return self.recorded
-        closed_at = self.progress.closed_at
-        return self.ended("CLOSED", closed_at=closed_at) if closed_at else None
+        return self.recorded if self.recorded and self.recorded.ok else None
 
     async def is_last(self) -> bool:
         """Whether no further night is scheduled, nor by a configuration that came meanwhile."""

@@ -8,7 +8,6 @@ from typing import Any
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.flows import Flow
 
-from blocks import history
 from blocks.binding import Binding
 from blocks.outcome import LastBatch, Status
 from flows.contract import DailyOrdersBatchCloseConfigRequest
@@ -53,8 +52,8 @@ async def record_instead(run: FlowRun, status: Status, reason: str) -> LastBatch
             max_runs=request and request.max_runs,
             reason=f"{reason} {MAYBE_SENT}" if progress.closing_at else reason,
         )
-        nights, _ = await keep(binding, context, await history.read(binding), [outcome])
-    return nights[occurrence]
+        outcome, _ = await keep(binding, context, outcome)
+    return outcome
 
 
 def _binding(parameters: Mapping[str, Any]) -> Binding | None:

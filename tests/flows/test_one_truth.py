@@ -14,7 +14,7 @@ from prefect.states import Cancelled, Completed
 from blocks import context as contexts
 from blocks import deployment, history
 from blocks import grant as grants
-from blocks.context import Context, Progress
+from blocks.context import MOST_NIGHTS, Context, Progress
 from blocks.orders import OrdersApi
 from blocks.outcome import LastBatch
 from deployments import batches
@@ -141,6 +141,31 @@ async def test_a_context_that_kept_one_night_only_is_read(batch: Batch) -> None:
         await client.request("POST", "/variables/", json={"name": name, "value": old})
 
     assert (await batch.context()).progress_of(night.expected_start_time).snapshot_id == "s-old"
+
+
+async def test_a_context_that_somebody_made_unreadable_is_as_one_that_was_deleted(
+    batch: Batch,
+) -> None:
+    await batch.configure_past()
+    async with get_client() as client:
+        name = f"batch-close-{batch.binding.slug}"
+        await client.request("POST", "/variables/", json={"name": name, "value": "?"})
+
+    assert await told(batch, await batch.run_night()) == ("CLOSED", None)
+
+
+async def test_a_night_whose_progress_is_dropped_is_said_to_be_maybe_closed(batch: Batch) -> None:
+    await batch.configure_past(first_due=MOST_NIGHTS * DAY + MINUTE, max_runs=99)
+    first = (await batch.night(1)).expected_start_time
+    moments = [first + number * DAY for number in range(MOST_NIGHTS)]
+    begun = [Progress(occurrence=it, snapshot_id="s-1", closing_at=it) for it in moments]
+    await contexts.store(batch.binding, Context(nights=tuple(begun), is_new=True))
+
+    assert (await batch.run_by_hand()).is_completed()
+
+    row = (await batch.rows())[0]
+    assert (row["run"], row["status"], row["inferred"]) == (1, "FAILED", True)
+    assert "may have been sent" in row["reason"]
 
 
 async def test_two_runs_of_a_binding_take_turns_at_what_is_stored(
