@@ -232,7 +232,7 @@ async def _open_night(binding: Binding, configured: object) -> Night:
         configured,
         started_for=start,
         by_schedule=run is not None and run.auto_scheduled,
-        is_again=run is not None and run.run_count > 1,
+        is_again=run is not None and run.start_time is not None,
     )
 
 

@@ -16,7 +16,11 @@ from deployments.sandbox.client import SandboxClient
 from deployments.stack import Part, Stack, stack
 from tests.end_to_end.nights import Nights
 
+LEASE_SECONDS = 12
+"""Of every process: long enough for a busy machine, and short enough to be waited for."""
+
 SETTINGS = {
+    "BATCH_CLOSE_LEASE_SECONDS": str(LEASE_SECONDS),
     # A run becomes Late after this, instead of after 15 seconds: tests look at late runs.
     "PREFECT_SERVER_SERVICES_LATE_RUNS_AFTER_SECONDS": "2",
     "PREFECT_SERVER_SERVICES_LATE_RUNS_LOOP_SECONDS": "3",
