@@ -18,8 +18,10 @@ from blocks.context import MOST_NIGHTS, Context, Progress
 from blocks.orders import OrdersApi
 from blocks.outcome import LastBatch
 from deployments import batches
+from deployments.engine import end_cancelled
 from flows import keeping
-from flows.unopened import record_cancelled, record_unstarted
+from flows.daily_close import daily_close
+from flows.unopened import record_unstarted
 from tests.flows.batch import Batch
 
 DAY = timedelta(days=1)
@@ -515,9 +517,9 @@ async def test_a_run_whose_stored_request_was_made_unreadable_is_recorded(batch:
 async def test_a_run_that_was_cancelled_while_it_was_executed_is_recorded(batch: Batch) -> None:
     await batch.configure_past()
     run = await batch.night(1)
-    state: State[Any] = Cancelled(message="Cancelled while it was executed.")
 
-    await record_cancelled(None, run, state)
+    async with get_client() as client:
+        await end_cancelled(daily_close, run, client)  # as the worker does
 
     assert await told(batch, run) == ("SKIPPED", "Cancelled while it was executed.")
     assert (await batch.run_by_hand()).is_completed()  # somebody thinks better of it

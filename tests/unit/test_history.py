@@ -168,7 +168,7 @@ def test_no_more_than_a_few_nights_are_kept_and_those_longest_that_may_have_been
 
 def test_the_largest_context_fits_into_a_variable() -> None:
     name = "\N{PERFORMING ARTS}" * 200
-    context = Context()
+    context = Context(ended_at=FIRST.replace(microsecond=123456))
     for number in range(MOST_NIGHTS):
         moment = (FIRST + number * DAY).replace(microsecond=123456)
         noted = {"snapshot_id": "s" * 255, "snapshot_at": moment, "closing_at": moment}
