@@ -5,13 +5,12 @@ therefore either finds its work noted in the binding's context and is passed ove
 request that its receiver recognises by the idempotency key.
 """
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from typing import Annotated, Any
 
 from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State
-from prefect.context import FlowRunContext
 from prefect.runtime import flow_run as this_run
 from prefect.states import Failed
 from pydantic import Field
@@ -24,9 +23,10 @@ from blocks.oauth import GrantLostError, OAuthError
 from blocks.orders import Closed, OrdersError, Snapshot, idempotency_key
 from blocks.outcome import LastBatch
 from flows.contract import DailyOrdersBatchCloseConfigRequest
-from flows.ending import end_unopened, final_state, stop_schedule, unexpected
+from flows.ending import end_unopened, final_state, not_recorded, stop_schedule, unexpected
 from flows.keeping import note, record
 from flows.night import SWITCHED_OFF, DeletedError, Night, TooLateError
+from flows.opening import open_night
 from flows.requests import NightError, UnreadableRequestError
 from flows.step import step
 from flows.unopened import record_cancelled
@@ -155,7 +155,7 @@ async def daily_close(
 async def _pass_night(binding: Binding, configured: object) -> LastBatch:
     """The night from its beginning to its recorded outcome, whichever that is."""
     try:
-        night = await _open_night(binding, configured)
+        night = await open_night(binding, configured)
     except UnreadableRequestError as error:
         return await end_unopened(error, str(error))
     except (NightError, *PREFECT_TROUBLE):
@@ -203,37 +203,18 @@ async def _wait_while_switched_off(night: Night) -> None:
 
 
 async def _end(night: Night, outcome: LastBatch) -> LastBatch:
-    """Record the outcome and what follows from it; what happened outside stays what it is.
-
-    Raises PREFECT_TROUBLE: the night is opened again then, and recorded once Prefect is back.
-    """
+    """Record the outcome and what follows from it; what happened outside stays what it is."""
     try:
         outcome = await record_batch_outcome(night, outcome)
         if night.grant_lost:
             await stop_schedule(night, night.grant_lost)
         await scheduled_done(night, outcome)
-    except PREFECT_TROUBLE:
-        raise
+    except PREFECT_TROUBLE as trouble:
+        await go_on_later(trouble)  # returns only where no worker would begin the run again
+        not_recorded(trouble)
     except Exception as error:  # noqa: BLE001  (the night is over, and how it ended is known)
-        unexpected(error)
+        not_recorded(error)
     return outcome
-
-
-async def _open_night(binding: Binding, configured: object) -> Night:
-    context = FlowRunContext.get()
-    run = context.flow_run if context else None
-    if run and run.state and not run.state.is_scheduled():
-        clock.compare(run.state.timestamp)  # when the server had it begin, a moment ago
-    planned = run.expected_start_time if run else None
-    # A plain datetime, because pendulum's own class divides differently.
-    start = datetime.fromisoformat(planned.isoformat()) if planned else clock.now()
-    return await Night.open(
-        binding,
-        configured,
-        started_for=start,
-        by_schedule=run is not None and run.auto_scheduled,
-        is_again=run is not None and run.start_time is not None,
-    )
 
 
 def _key(night: Night, operation: str) -> str:

@@ -30,6 +30,11 @@ def unexpected(error: Exception) -> str:
     return f"An unexpected {type(error).__name__} ended the night: see the run's log."
 
 
+def not_recorded(error: Exception) -> None:
+    """Log why the end of a night could not be recorded, or what belongs to it not be done."""
+    get_run_logger().error("The end of the night is not recorded as it should be.", exc_info=error)
+
+
 def final_state(outcome: LastBatch) -> State[Any]:
     """The state of the night's run, which says the same as what is recorded."""
     data = outcome.model_dump(mode="json", by_alias=True, exclude_none=True)

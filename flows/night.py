@@ -3,17 +3,15 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import Self
 
-from blocks import clock, history, standing
-from blocks import context as contexts
+from blocks import clock, standing
 from blocks.binding import Binding
 from blocks.context import Context, Progress
-from blocks.grant import Grant, was_refreshed
+from blocks.grant import Grant
 from blocks.outcome import LastBatch, Status
 from flows.contract import DailyOrdersBatchCloseConfigRequest
 from flows.recurrence import Recurrence
-from flows.requests import NightError, NotConfiguredError, configured_now, read_request
+from flows.requests import NightError, NotConfiguredError, configured_now
 
 ON_TIME = timedelta(seconds=10)
 """A scheduled run that begins so soon need not ask whether its schedule was switched off: Prefect
@@ -24,10 +22,6 @@ LATE_CLOSE = (
 )
 MAYBE_SENT = "The close may have been sent: look in the Orders API whether it happened."
 SWITCHED_OFF = "Its schedule was switched off until the next night was due."
-
-
-class NothingDueError(NightError):
-    """No occurrence of the binding has come yet."""
 
 
 class TooLateError(NightError):
@@ -56,39 +50,6 @@ class Night:
     """How this night ended, as far as that was recorded before this run."""
     grant_lost: str | None = None
     """Why the OAuth server takes the refresh token no more, if this run was told so."""
-
-    @classmethod
-    async def open(
-        cls,
-        binding: Binding,
-        configured: object,
-        *,
-        started_for: datetime,
-        by_schedule: bool,
-        is_again: bool = False,
-    ) -> Self:
-        """Find the night that a run is for, and what earlier runs of it have done.
-
-        A run that somebody started by hand is for the latest occurrence that had come by
-        `started_for`, its scheduled start.
-
-        Raises NotConfiguredError, UnreadableRequestError and NothingDueError.
-        """
-        asked_for = None if configured is None else read_request(binding, configured)
-        request = asked_for or await configured_now(binding)
-        # A run that the schedule laid out before the binding was configured anew is no occurrence
-        # of the new recurrence, but it is a night that was promised all the same.
-        occurrence = started_for if by_schedule else request.recurrence.latest_at(started_for)
-        if occurrence is None:
-            raise NothingDueError(
-                f"Nothing is due for {binding} yet: its first close is due at"
-                f" {request.recurrence.first.isoformat()}."
-            )
-        context = await contexts.load(binding)
-        night = cls(binding, request, occurrence, context, by_schedule, is_again)
-        night.is_refreshed = bool(night.snapshot_id) or was_refreshed(binding, since=occurrence)
-        night.recorded = await _recorded(binding, context, occurrence)
-        return night
 
     @property
     def recurrence(self) -> Recurrence:
@@ -211,10 +172,3 @@ class Night:
         if self.is_again or not self.by_schedule or self.progress.snapshot_id:
             return True
         return clock.now() - self.occurrence > ON_TIME
-
-
-async def _recorded(binding: Binding, context: Context, occurrence: datetime) -> LastBatch | None:
-    last = context.last_batch
-    if last is None or last.occurrence <= occurrence:
-        return context.outcome_of(occurrence)
-    return (await history.read(binding)).nights.get(occurrence)

@@ -14,9 +14,10 @@ from prefect.states import Cancelled, Completed
 from blocks import context as contexts
 from blocks import deployment, history
 from blocks import grant as grants
-from blocks.context import MOST_NIGHTS, Context, Progress
+from blocks.context import Context, Progress
 from blocks.orders import OrdersApi
 from blocks.outcome import LastBatch
+from blocks.progress import MOST_NIGHTS
 from deployments import batches
 from deployments.engine import end_cancelled
 from flows import keeping
@@ -483,6 +484,17 @@ async def test_a_close_that_prefect_would_not_record_is_recorded_later_without_a
 
     assert await told(batch, run) == ("CLOSED", None)
     assert len(batch.sandbox.events()) == sent
+
+
+async def test_a_close_that_was_started_from_python_stays_closed_while_prefect_is_away(
+    batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await batch.configure_past()
+    monkeypatch.setattr(history, "write", broken(httpx.ReadTimeout("Too slow.")))
+
+    assert (await batch.run_by_hand()).is_completed()
+
+    assert (await batch.context()).last_batch.status == "CLOSED"
 
 
 async def test_a_close_stays_closed_when_what_follows_the_last_night_fails(

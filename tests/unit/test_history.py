@@ -10,10 +10,10 @@ from pydantic import ValidationError
 
 from blocks import history
 from blocks.binding import Binding
-from blocks.context import MOST_NIGHTS, Context, Progress
 from blocks.history import NIGHTS_KEPT, History
 from blocks.history_rows import as_row, read_rows
 from blocks.outcome import REASON_BYTES, LastBatch, believed
+from blocks.progress import MOST_NIGHTS, Context, Progress
 
 BINDING = Binding("acme", "eod")
 FIRST = datetime(2026, 11, 26, 22, tzinfo=UTC)

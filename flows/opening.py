@@ -1,0 +1,76 @@
+"""The beginning of a run: which night it is for, and what earlier runs of that have done."""
+
+from datetime import datetime
+
+from prefect.client.schemas.objects import FlowRun
+from prefect.context import FlowRunContext
+
+from blocks import clock, history
+from blocks import context as contexts
+from blocks.binding import Binding
+from blocks.context import Context
+from blocks.grant import was_refreshed
+from blocks.outcome import LastBatch
+from flows.contract import DailyOrdersBatchCloseConfigRequest
+from flows.night import Night
+from flows.requests import NightError, configured_now, read_request
+
+
+class NothingDueError(NightError):
+    """No occurrence of the binding has come yet."""
+
+
+async def open_night(binding: Binding, configured: object) -> Night:
+    """Find the night that this run is for, and what earlier runs of it have done.
+
+    Args:
+        binding: Whose night it is.
+        configured: The request as it is stored with the run; None for what is configured now.
+
+    Raises NotConfiguredError, UnreadableRequestError and NothingDueError.
+    """
+    flow = FlowRunContext.get()
+    run = flow.flow_run if flow else None
+    if run and run.state and not run.state.is_scheduled():
+        clock.compare(run.state.timestamp)  # when the server had it begin, a moment ago
+    asked_for = None if configured is None else read_request(binding, configured)
+    request = asked_for or await configured_now(binding)
+    occurrence = _occurrence(binding, request, run)
+    context = await contexts.load(binding)
+    night = Night(
+        binding,
+        request,
+        occurrence,
+        context,
+        by_schedule=run is not None and run.auto_scheduled,
+        is_again=run is not None and run.run_count > 1,
+        recorded=await _recorded(binding, context, occurrence),
+    )
+    night.is_refreshed = bool(night.snapshot_id) or was_refreshed(binding, since=occurrence)
+    return night
+
+
+def _occurrence(
+    binding: Binding, request: DailyOrdersBatchCloseConfigRequest, run: FlowRun | None
+) -> datetime:
+    """The scheduled start; where somebody started the run, the latest occurrence before that."""
+    planned = run.expected_start_time if run else None
+    # A plain datetime, because pendulum's own class divides differently.
+    start = datetime.fromisoformat(planned.isoformat()) if planned else clock.now()
+    # A run that the schedule laid out before the binding was configured anew is no occurrence of
+    # the new recurrence, but it is a night that was promised all the same.
+    if run and run.auto_scheduled:
+        return start
+    if latest := request.recurrence.latest_at(start):
+        return latest
+    raise NothingDueError(
+        f"Nothing is due for {binding} yet: its first close is due at"
+        f" {request.recurrence.first.isoformat()}."
+    )
+
+
+async def _recorded(binding: Binding, context: Context, occurrence: datetime) -> LastBatch | None:
+    last = context.last_batch
+    if last is None or last.occurrence <= occurrence:
+        return context.outcome_of(occurrence)
+    return (await history.read(binding)).nights.get(occurrence)
