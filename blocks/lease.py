@@ -130,6 +130,7 @@ class Lease:
         self.lost = asyncio.Event()
         self._id = UUID(int=0)
         self._renewed_at = float("-inf")
+        self._doubtful_since: float | None = None
         self._renewing = asyncio.Lock()
         self._watch = Watch()
 
@@ -198,10 +199,10 @@ class Lease:
                 async with self._renewing:
                     await self._renew()
                 await self._look()
-            except (OwnershipUnknownError, httpx.HTTPError, TimeoutError, ValueError) as error:
-                logger.warning("The lease is not renewed (%s); trying again.", type(error).__name__)
             except OwnershipLostError as lost:
                 logger.warning("%s", lost)
+            except Exception as error:  # noqa: BLE001  (whatever it is, the next attempt may do)
+                logger.warning("The lease is not renewed (%s); trying again.", type(error).__name__)
 
     async def _renew(self) -> None:
         if self.is_lost:
@@ -222,16 +223,34 @@ class Lease:
                 f"Prefect does not answer ({type(error).__name__}): nobody can tell whether this"
                 " process still holds what it works on."
             ) from None
-        self._renewed_at = asked_at
+        self._believe(asked_at)
+
+    def _believe(self, asked_at: float) -> None:
+        """Take the lease for renewed, unless somebody may be about to end it all the same.
+
+        Who found it unchanged for its whole length, right before this renewal, has a step's time
+        to delete it. So after such a silence only a second renewal counts, later than that.
+        """
+        was_silent = clock.elapsed() - self._renewed_at >= self.process.seconds
+        if was_silent and self._doubtful_since is None:
+            self._doubtful_since = asked_at
+        if self._doubtful_since is not None and asked_at - self._doubtful_since < self._step:
+            raise OwnershipUnknownError(
+                "This process stood still or was cut off for longer than its lease: whether"
+                " somebody has taken over from it is known in a moment."
+            )
+        self._doubtful_since, self._renewed_at = None, asked_at
 
     async def _look(self) -> None:
         """Look at all leases, and end those of processes that are dead."""
         asked_at = clock.elapsed()
         async with asyncio.timeout(self._step):
             found = await read_leases(self._client)
-        for lease_id in self._watch.look(found, asked_at, clock.elapsed()):
-            logger.warning("Process %s does not live any more.", found[lease_id].name)
-            await delete_variable(self._client, lease_id)
+            for lease_id in self._watch.look(found, asked_at, clock.elapsed()):
+                if lease_id == self._id or clock.elapsed() - asked_at > self._step:
+                    continue  # what was seen before this process slept itself is no evidence
+                logger.warning("Process %s does not live any more.", found[lease_id].name)
+                await delete_variable(self._client, lease_id)
 
 
 _LOST = (

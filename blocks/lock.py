@@ -8,7 +8,7 @@ once only. It names the process that holds it, and lasts no longer than that one
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -24,7 +24,13 @@ from prefect.settings import PREFECT_API_URL
 from pydantic import BaseModel, ValidationError
 
 from blocks import clock, ownership
-from blocks.lease import Lease, delete_variable, has_lease
+from blocks.lease import (
+    Lease,
+    OwnershipLostError,
+    OwnershipUnknownError,
+    delete_variable,
+    has_lease,
+)
 from blocks.ownership import Work
 
 PATIENCE = 180.0
@@ -121,9 +127,14 @@ async def _is_left(client: PrefectClient, holder: Holder, me: Holder) -> bool:
 
 async def _release(lock_id: UUID, me: Holder) -> None:
     while True:
-        with suppress(httpx.HTTPError):
+        try:
             async with get_client() as client:
                 await delete_variable(client, lock_id)
+        except OwnershipLostError:
+            break  # who has taken over from this process removes it
+        except (httpx.HTTPError, OwnershipUnknownError):
+            pass
+        else:
             break
         await asyncio.sleep(RELEASED_AGAIN_AFTER)
     _attempts.discard(me.attempt)

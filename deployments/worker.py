@@ -159,13 +159,16 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
             try:
                 async with Lease(self.name).kept() as self._lease:
                     await self._lease.lost.wait()
+                    self._drop_what_was_claimed(under=self._lease)
             except (httpx.HTTPError, OwnershipLostError) as error:
                 self._logger.warning("No lease is given (%s).", type(error).__name__)
                 await asyncio.sleep(1)
-            lost, self._lease = self._lease, None
-            for execution in self._executing.values():
-                if execution.work.lease is lost:
-                    execution.scope.cancel()
+            self._lease = None
+
+    def _drop_what_was_claimed(self, *, under: Lease) -> None:
+        for execution in self._executing.values():
+            if execution.work.lease is under:
+                execution.scope.cancel()
 
     async def _recover(self) -> None:
         if (lease := self._lease) is None:
@@ -202,7 +205,7 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
         while True:
             try:
                 claimed = await self._claim_due()
-            except (*AWAY, ValueError) as error:  # away, or an answer that is none
+            except (*AWAY, OwnershipLostError, ValueError) as error:  # away, or no good answer
                 self._logger.warning("Runs are not claimed (%s).", type(error).__name__)
                 await anyio.sleep(1)
                 continue

@@ -35,9 +35,9 @@ class Me:
     def __init__(self, lease: Lease, client: PrefectClient, patch: pytest.MonkeyPatch) -> None:
         self.lease, self._client, self._patch = lease, client, patch
 
-    def sleeps(self) -> None:
-        """Stand still for the length of the lease."""
-        elapsed, length = clock.elapsed, self.lease.process.seconds
+    def sleeps(self, *, leases: float = 1.0) -> None:
+        """Stand still for so many times the length of the lease."""
+        elapsed, length = clock.elapsed, leases * self.lease.process.seconds
         self._patch.setattr(clock, "elapsed", lambda: elapsed() + length)
 
     async def is_given_up(self) -> None:
@@ -76,11 +76,25 @@ async def test_who_slept_and_was_given_up_sends_nothing(
     assert not batch.requests("token.refresh")
 
 
-async def test_who_slept_and_was_not_given_up_goes_on(
+async def test_who_slept_for_less_than_its_lease_goes_on_at_once(
+    me: Me, batch: Batch, stored: Grant, server: OAuthServer
+) -> None:
+    me.sleeps(leases=0.8)
+
+    refreshed = await grant.refresh(batch.binding, server)
+
+    assert refreshed.refresh_token != stored.refresh_token
+
+
+async def test_who_slept_for_its_whole_lease_goes_on_once_nobody_can_be_ending_it_any_more(
     me: Me, batch: Batch, stored: Grant, server: OAuthServer
 ) -> None:
     me.sleeps()
+    with pytest.raises(OwnershipUnknownError, match="known in a moment"):
+        await grant.refresh(batch.binding, server)
+    assert not batch.requests("token.refresh")
 
+    me.sleeps(leases=0.2)
     refreshed = await grant.refresh(batch.binding, server)
 
     assert refreshed.refresh_token != stored.refresh_token
