@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from blocks import clock
@@ -121,6 +122,26 @@ class Arena:
                     self.stack.restart_server()
                 for name in list(self.workers):
                     self._restart(name)
+
+    def cut_prefect_off(self, client_port: int) -> None:
+        """Nobody reaches Prefect from this very moment on."""
+        self.prefect.away = True
+        self._victim = self._behind(client_port)
+        self.struck.set()
+
+    def let_prefect_return(self, seconds: float, late: float) -> None:
+        """Prefect is reached again after so many seconds.
+
+        Of several workers, the one that was cut off in the middle of something reaches it later.
+        """
+        threading.Event().wait(seconds)
+        has_others = len(self.workers) > 1
+        if has_others:
+            self.prefect.keeps_out = partial(has_port, self.workers[self._victim].process.pid)
+        self.prefect.away = False
+        if has_others:
+            threading.Event().wait(late)
+            self.prefect.keeps_out = lambda _: False
 
     def revive(self) -> list[str]:
         """Start workers that ended without being told to; their names."""

@@ -46,8 +46,12 @@ def _without_damage(chance: Random) -> Blow:
     wait = chance.choice(WAITS)
     seconds = chance.uniform(8, 20)
     how: How = chance.choice(("deployment", "call"))
-    slow: tuple[SlowEndpoint, ...] = ("token.refresh", "orders.prepareSnapshot")
-    endpoint = chance.choice(slow)
+    # Twice as long as a worker takes between two looks for what others have left.
+    both: tuple[tuple[SlowEndpoint, float], ...] = (
+        ("token.refresh", 12.0),
+        ("orders.prepareSnapshot", 20.0),
+    )
+    endpoint, slow = chance.choice(both)
     step = chance.choice((-3600.0, -90.0, 90.0, 3600.0))
     return chance.choice(
         (
@@ -55,7 +59,7 @@ def _without_damage(chance: Random) -> Blow:
             Suspension(seconds, is_calm=True),
             PoolPause(seconds, wait, is_calm=True),
             ClockStep(step, wait, is_calm=True),
-            Slow(endpoint, 12.0, is_calm=True, patience=40.0, access_token_seconds=300),
+            Slow(endpoint, slow, is_calm=True, patience=40.0, access_token_seconds=300),
         )
     )
 

@@ -58,6 +58,8 @@ class Relay:
     traps: list[Trap] = field(default_factory=list)
     away: bool = False
     """While true nobody gets through: connections are reset."""
+    keeps_out: Callable[[int], bool] = lambda _: False
+    """Whether who connects from this port does not get through though others do."""
 
     async def listen(self) -> asyncio.Server:
         """Take connections, from when the server is told to serve."""
@@ -67,7 +69,8 @@ class Relay:
 
     async def _connected(self, client: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
         with suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            if not self.away:
+            client_port = int(back.get_extra_info("peername")[1])
+            if not self.away and not self.keeps_out(client_port):
                 server, forth = await asyncio.open_connection("127.0.0.1", self.target_port)
                 connection = _Connection(self, client, back, server, forth)
                 await connection.forward()

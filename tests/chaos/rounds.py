@@ -116,7 +116,7 @@ class Round:
                 wire = self._arena.prefect if moment.wire == "prefect" else self._arena.outside
                 wire.traps.append(blow.trap(partial(self._arena.strike, target)))
             case Disturbance() as blow if blow.phase == phase:
-                self._arena.prefect.traps.append(blow.trap(lambda _: self._arena.struck.set()))
+                self._arena.prefect.traps.append(blow.trap(self._arena.cut_prefect_off))
 
     def _disarm(self) -> None:
         self._arena.prefect.traps.clear()
@@ -155,9 +155,8 @@ class Round:
             case Kill(target) | KillInWait(target):
                 await asyncio.to_thread(self._arena.mend, target, self._lasts)
             case Disturbance(trouble):
-                self._arena.prefect.away = True
-                await asyncio.sleep(trouble.seconds or self._lasts)
-                self._arena.prefect.away = False
+                seconds = trouble.seconds or self._lasts
+                await asyncio.to_thread(self._arena.let_prefect_return, seconds, self._lease / 2)
             case ClockStep():
                 await asyncio.sleep(STEPPED_FOR)
                 self._arena.worker_clock.step(0)

@@ -60,7 +60,7 @@ def test_every_target_and_moment_and_everything_people_do_is_drawn_sooner_or_lat
     assert {
         "Prefect: away for leases",
         "12 seconds for each refresh",
-        "12 seconds for each snapshot",
+        "20 seconds for each snapshot",
         "by hand: deployment in WaitForUpstream",
         "by hand: call in ReplicationDelay",
         "suspended and resumed",
