@@ -16,9 +16,10 @@ _WEIGHT: dict[Status, int] = {"SKIPPED": 0, "FAILED": 1, "CLOSED": 2}
 
 
 def _short(reason: str) -> str:
-    whole = reason.encode()
+    line = " ".join(reason.split())
+    whole = line.encode(errors="replace")
     if len(whole) <= REASON_BYTES:
-        return reason
+        return line
     return whole[: REASON_BYTES - 3].decode(errors="ignore") + "…"
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.flows import Flow
+from prefect.logging import get_logger
 
 from blocks.binding import Binding
 from blocks.outcome import LastBatch, Status
@@ -14,6 +15,7 @@ from flows.contract import DailyOrdersBatchCloseConfigRequest
 from flows.keeping import keep, only_writer_of
 from flows.night import MAYBE_SENT
 from flows.requests import NightError, read_request
+from flows.waiting import PREFECT_TROUBLE
 
 
 async def record_unstarted(run: FlowRun, reason: str) -> None:
@@ -21,9 +23,14 @@ async def record_unstarted(run: FlowRun, reason: str) -> None:
 
     Nothing is done for a run that is of no night, or of one that is recorded as closed.
 
-    Raises httpx.HTTPError and LockedError where Prefect's API is away or overloaded.
+    Raises PREFECT_TROUBLE, and nothing else: what else cannot be recorded is in the log.
     """
-    await record_instead(run, "FAILED", reason)
+    try:
+        await record_instead(run, "FAILED", reason)
+    except PREFECT_TROUBLE:
+        raise
+    except Exception:  # noqa: BLE001  (the run ends either way)
+        get_logger("unopened").exception("The night of run %s is not recorded.", run.name)
 
 
 async def record_cancelled(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001

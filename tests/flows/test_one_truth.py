@@ -20,7 +20,7 @@ from blocks.outcome import LastBatch
 from blocks.progress import MOST_NIGHTS
 from deployments import batches
 from deployments.engine import end_cancelled
-from flows import keeping
+from flows import keeping, unopened
 from flows.daily_close import daily_close
 from flows.unopened import record_unstarted
 from tests.flows.batch import Batch
@@ -548,6 +548,17 @@ async def test_a_run_that_could_not_be_executed_is_recorded(batch: Batch) -> Non
     assert (await batch.wake(run)).state.name == "Completed"
     await record_unstarted(run, "The flow cannot be loaded.")
     assert await told(batch, run) == ("CLOSED", None)
+
+
+async def test_a_run_of_which_nothing_can_be_recorded_is_not_held_up_by_that(
+    batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await batch.configure_past()
+    run = await batch.night(1)
+    monkeypatch.setattr(unopened, "keep", broken(RuntimeError("!")))
+
+    await record_unstarted(run, "The flow cannot be loaded.")
+    await record_unstarted(run.model_copy(update={"parameters": {}}), "It has no tenant.")
 
 
 async def test_a_night_that_waits_when_its_binding_is_ended_is_recorded(batch: Batch) -> None:

@@ -190,6 +190,10 @@ def test_the_largest_context_fits_into_a_variable() -> None:
     assert len(stored) <= VARIABLE_BYTES
 
 
+def test_a_reason_is_one_line() -> None:
+    assert outcome("FAILED", reason="Cannot\n  be loaded.\n").reason == "Cannot be loaded."
+
+
 def test_a_moment_without_an_offset_is_no_occurrence() -> None:
     with pytest.raises(ValidationError):
         LastBatch(batch_id="eod", occurrence=FIRST.replace(tzinfo=None), status="CLOSED")
