@@ -54,7 +54,7 @@ async def test_a_woken_run_waits_for_replication_from_its_snapshot_on(batch: Bat
     run = await batch.wake(run)
 
     assert (run.state.type, run.state.name) == ("SCHEDULED", "ReplicationDelay")
-    snapshot_at = (await batch.context()).night.snapshot_at
+    snapshot_at = (await batch.context()).nights[0].snapshot_at
     assert run.state.state_details.scheduled_time == snapshot_at + REPLICATION
     assert not batch.closes()
 
@@ -95,7 +95,7 @@ async def test_a_run_later_than_upstream_takes_its_snapshot_at_once(batch: Batch
     run = await begin(batch, late=timedelta(minutes=10))
 
     assert run.state.name == "ReplicationDelay"
-    snapshot_at = (await batch.context()).night.snapshot_at
+    snapshot_at = (await batch.context()).nights[0].snapshot_at
     assert run.state.state_details.scheduled_time == snapshot_at + REPLICATION
 
 
