@@ -14,13 +14,10 @@ it learns that whatever it held is somebody else's.
 """
 
 import asyncio
-import os
-import sys
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
 from typing import Any, Self
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import httpx
 from anyio import move_on_after
@@ -29,15 +26,10 @@ from prefect.client.schemas.actions import VariableCreate
 from prefect.client.schemas.objects import Variable
 from prefect.exceptions import Abort, ObjectAlreadyExists
 from prefect.logging import get_logger
-from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic.alias_generators import to_camel
+from pydantic import ValidationError
 
 from blocks import clock
-
-LEASE_SECONDS = "BATCH_CLOSE_LEASE_SECONDS"
-"""The environment variable for the length of a lease: the same for all of an installation."""
-
-SHORTEST, LONGEST = 3.0, 3600.0
+from blocks.process import Process
 
 RENEWALS = 6
 """So many times in a lease it is renewed, and the others' are looked at."""
@@ -60,66 +52,6 @@ class OwnershipLostError(Abort):
 
 class OwnershipUnknownError(Exception):
     """Prefect cannot be asked at the moment whether this process still holds what it needs."""
-
-
-class Process(BaseModel):
-    """A process, as its lease describes it. A name survives a restart and may be another's, too.
-
-    Attributes:
-        id: Random, made when the process began.
-        name: For people.
-        machine: Boot and PID namespace of its machine; empty where the system does not tell.
-        pid: Its number there.
-        started: When it began, as that machine counts.
-        seconds: The length of its lease.
-        renewals: How often it has renewed its lease.
-    """
-
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
-
-    id: str
-    name: str
-    machine: str = ""
-    pid: int = 0
-    started: str = ""
-    seconds: float
-    renewals: int = 0
-
-    @classmethod
-    def this(cls, name: str) -> Self:
-        """The process that asks, under a new id."""
-        pid = os.getpid()
-        return cls(
-            id=uuid4().hex,
-            name=name,
-            machine=_machine(),
-            pid=pid,
-            started=_started(pid) or "",
-            seconds=lease_seconds(),
-        )
-
-    @property
-    def is_surely_gone(self) -> bool:
-        """Whether it ran on this very machine, and does not exist there any more."""
-        here = bool(self.machine) and self.machine == _machine()
-        return here and bool(self.started) and _started(self.pid) != self.started
-
-
-def lease_seconds() -> float:
-    """The length of this installation's leases.
-
-    Raises ValueError where LEASE_SECONDS is no number of seconds.
-    """
-    text = os.environ.get(LEASE_SECONDS, "60")
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not SHORTEST <= seconds <= LONGEST:
-        raise ValueError(
-            f"{LEASE_SECONDS} is {text!r}, but must be seconds, from {SHORTEST:g} to {LONGEST:g}."
-        )
-    return seconds
 
 
 class Lease:
@@ -337,24 +269,3 @@ def _is_not_found(error: Exception) -> bool:
         isinstance(error, httpx.HTTPStatusError)
         and error.response.status_code == httpx.codes.NOT_FOUND
     )
-
-
-def _machine() -> str:
-    """The machine and its PID namespace: containers number their processes apart."""
-    if sys.platform != "linux":
-        return ""
-    with suppress(OSError):
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
-    return ""
-
-
-def _started(pid: int) -> str | None:
-    """When the process of this number began, in ticks since boot; None if there is none."""
-    try:
-        # proc(5): the name in parentheses may hold anything; the state follows, the start is later.
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    state, started = fields[0], fields[19]
-    return None if state in {"Z", "X"} else started

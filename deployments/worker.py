@@ -37,10 +37,11 @@ from prefect.workers.base import (
 
 from blocks import clock, ownership
 from blocks.claim import Claim
-from blocks.lease import Lease, OwnershipLostError, OwnershipUnknownError, lease_seconds
+from blocks.lease import Lease, OwnershipLostError, OwnershipUnknownError
 from blocks.lock import LockedError
 from blocks.ownership import Work
 from blocks.places import Places
+from blocks.process import lease_seconds
 from blocks.proposals import AT_ONCE
 from deployments.claims import claim, show_as_running
 from deployments.due import DueMoments

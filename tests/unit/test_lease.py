@@ -4,7 +4,10 @@ import os
 from collections.abc import Iterable
 from uuid import UUID, uuid4
 
-from blocks.lease import Process, Watch
+import pytest
+
+from blocks.lease import Watch
+from blocks.process import Process, lease_seconds
 
 LEASE = 60.0
 LOOKS = 10.0
@@ -96,3 +99,12 @@ def test_what_runs_on_another_machine_or_in_another_container_is_not_judged_by_i
 
 def test_a_process_whose_number_another_one_has_now_is_gone() -> None:
     assert Process.this("worker").model_copy(update={"started": "1"}).is_surely_gone
+
+
+@pytest.mark.parametrize("text", ["", "a minute", "0", "-5", "nan", "inf"])
+def test_a_length_of_leases_that_is_none_is_refused_with_a_sentence(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BATCH_CLOSE_LEASE_SECONDS", text)
+    with pytest.raises(ValueError, match="must be seconds, from 3 to 3600"):
+        lease_seconds()
