@@ -75,6 +75,8 @@ class Lease:
         # A client of its own: a renewal must not queue behind what the runs ask.
         async with get_client(httpx_settings=_ITS_OWN) as self._client:
             await self._begin()
+            with suppress(httpx.HTTPError, TimeoutError, ValueError):
+                await self._look()  # what a process of this machine has left needs no waiting for
             keeping = asyncio.create_task(self._keep())
             try:
                 yield self

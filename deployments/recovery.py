@@ -4,19 +4,22 @@ Open-source Prefect leaves them `Pending`, `Running` or `Cancelling` for ever. W
 leases say. Going on with a run is safe: every effect of the flows is safe to repeat.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from datetime import timedelta
 from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import (
     FlowRunFilter,
+    FlowRunFilterEndTime,
+    FlowRunFilterExpectedStartTime,
     FlowRunFilterState,
     FlowRunFilterStateType,
     WorkPoolFilter,
     WorkPoolFilterName,
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.logging import get_logger
 from prefect.states import Cancelled, Scheduled
 
@@ -24,7 +27,8 @@ from blocks import clock
 from blocks.claim import Claim
 from blocks.lease import has_lease
 from blocks.lock import only_holder
-from blocks.proposals import EXECUTED, set_states
+from blocks.proposals import AT_ONCE, EXECUTED, set_states
+from blocks.quoting import quotable
 from flows.unopened import record_instead
 
 AHEAD = timedelta(minutes=1)
@@ -32,6 +36,10 @@ AHEAD = timedelta(minutes=1)
 
 LOCKED_SECONDS = 10.0
 """How long to wait while another process gives runs back: it may as well have them all."""
+
+LATELY = timedelta(minutes=10)
+"""How long ago a run may have been stopped for its night to be recorded; a later night tells of
+older ones."""
 
 PAGE = 200
 _LEFT = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
@@ -57,6 +65,35 @@ async def recover(client: PrefectClient, pool: str, process: str, is_held: IsHel
         for run, claim in left:
             await give_back(client, run, f"{claim.worker}, process {claim.process}, is gone")
     return [run for run, _ in left]
+
+
+async def record_stopped(
+    client: PrefectClient, pool: str, recorded: MutableMapping[UUID, None]
+) -> None:
+    """Record the nights whose runs were cancelled or crashed lately, while nobody executed them.
+
+    Args:
+        client: Prefect's API.
+        pool: The work pool whose runs are looked at.
+        recorded: The runs of which that was done already; those that are found are added.
+    """
+    kinds = FlowRunFilterStateType(any_=[StateType.CANCELLED, StateType.CRASHED])
+    stopped = await client.read_flow_runs(
+        work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[pool])),
+        flow_run_filter=FlowRunFilter(
+            state=FlowRunFilterState(type=kinds),
+            end_time=FlowRunFilterEndTime(after_=clock.now() - LATELY),
+            expected_start_time=FlowRunFilterExpectedStartTime(before_=clock.now()),
+        ),
+        limit=AT_ONCE,
+        sort=FlowRunSort.END_TIME_DESC,
+    )
+    for run in stopped:
+        if run.id not in recorded and run.state:
+            said = quotable(run.state.message)
+            reason = f"Its run ended as {run.state.name}" + (f": {said}" if said else ".")
+            await record_instead(run, "SKIPPED", reason)
+            recorded[run.id] = None
 
 
 async def give_back(client: PrefectClient, run: FlowRun, why: str) -> None:

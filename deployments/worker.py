@@ -18,6 +18,7 @@ from uuid import UUID
 import anyio
 import anyio.abc
 import httpx
+from cachetools import LRUCache
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.client.schemas.responses import WorkerFlowRunResponse
 from prefect.flows import Flow
@@ -48,7 +49,7 @@ from deployments.due import DueMoments
 from deployments.engine import end_cancelled, execute
 from deployments.loading import CannotLoadError, LoadedFlows
 from deployments.prefect_client import shared_prefect_client
-from deployments.recovery import give_back, recover
+from deployments.recovery import give_back, record_stopped, recover
 from flows.unopened import record_unstarted
 
 RUNS_AT_ONCE = 32
@@ -101,6 +102,7 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
         self._executing: dict[UUID, Execution] = {}
         self._held_lately: set[UUID] = set()
         self._claiming: set[UUID] = set()
+        self._recorded: LRUCache[UUID, None] = LRUCache(10_000)
         self._has_recovered = False
 
     async def setup(self) -> None:
@@ -147,18 +149,22 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
 
     @asynccontextmanager
     async def _leased(self) -> AsyncIterator[None]:
-        keeping = asyncio.create_task(self._keep_leases())
+        first = asyncio.Event()
+        keeping = asyncio.create_task(self._keep_leases(first))
+        with anyio.move_on_after(HEARTBEAT_SECONDS):  # or Prefect is away, and it comes later
+            await first.wait()
         try:
             yield
         finally:
             keeping.cancel()
             await asyncio.gather(keeping, return_exceptions=True)
 
-    async def _keep_leases(self) -> None:
+    async def _keep_leases(self, first: asyncio.Event) -> None:
         """Keep a lease, and begin another one whenever it was lost: it is another process then."""
         while True:
             try:
                 async with Lease(self.name).kept() as self._lease:
+                    first.set()
                     await self._lease.lost.wait()
                     self._drop_what_was_claimed(under=self._lease)
             except (httpx.HTTPError, OwnershipLostError) as error:
@@ -179,7 +185,8 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
         with ownership.working(Work(lease)):
             is_held = self._held_lately.__contains__
             await recover(self.client, self._work_pool_name, lease.process.id, is_held)
-        self._has_recovered = True
+            self._has_recovered = True
+            await record_stopped(self.client, self._work_pool_name, self._recorded)
 
     def _wait_for_prefect(self, error: httpx.HTTPError) -> None:
         """Go on: Prefect's own loop would end the worker after a few of these.

@@ -22,6 +22,7 @@ from deployments.http_api.problems import Fault, ProblemError, unauthorized, una
 from deployments.journey import JourneyError, JourneyRunningError, UnknownJourneyError
 from deployments.journeys import KeyReusedError
 from flows.admission import InvalidRequestError
+from flows.requests import NightError
 
 logger = logging.getLogger("uvicorn.error")
 
@@ -100,6 +101,7 @@ PROBLEMS: dict[type[Exception], Callable[[Any], ProblemError]] = {
     JourneyError: lambda error: unavailable(str(error)),
     NotSavedError: lambda error: unavailable(str(error)),
     OAuthError: lambda _: unavailable("Callers cannot be verified at the moment."),
+    NightError: lambda error: unavailable(str(error)),
     LockedError: lambda _: unavailable(
         "The batch is being configured at the moment: try again in a minute."
     ),

@@ -32,6 +32,7 @@ async def evening(installation: Stack) -> AsyncIterator[Evening]:
     # It looks as far ahead as it does by default: what is cancelled, it has seen coming before.
     worker = installation.start_worker("evening", PREFECT_WORKER_PREFETCH_SECONDS="10")
     try:
+        await until("the worker to start", lambda: "started!" in worker.log.read_text())
         with SandboxClient(installation.sandbox_url) as sandbox:
             tonight = Evening(worker, *(Nights(sandbox) for _ in range(4)))
             await _play(tonight, sandbox)

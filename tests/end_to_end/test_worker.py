@@ -15,11 +15,11 @@ from prefect.client.schemas.filters import (
     LogFilterFlowRunId,
 )
 
-from blocks import grant, systems
+from blocks import context, grant, history, systems
 from deployments.stack import Stack
 from tests.end_to_end.evening import Evening
 from tests.end_to_end.evening import evening as an_evening
-from tests.end_to_end.nights import Nights
+from tests.end_to_end.nights import PATIENCE, Nights
 
 SOON = 5.0
 """Seconds, at most, from the button to the end of the run, and until it shows in the API."""
@@ -83,6 +83,18 @@ async def test_a_waiting_run_that_is_cancelled_asks_nothing_of_the_orders_api(
     kinds = [event.kind for event in events if event.tenant_id == tenant]
     assert kinds == ["token.exchange", "token.refresh"]
     assert not evening.waiting.closes()
+
+
+async def test_a_night_whose_waiting_run_was_cancelled_is_recorded_though_no_later_one_comes(
+    evening: Evening,
+) -> None:
+    binding = evening.waiting.binding
+    async with asyncio.timeout(PATIENCE):
+        while (outcome := (await context.load(binding)).last_batch) is None:  # noqa: ASYNC110
+            await asyncio.sleep(0.5)
+    assert (outcome.status, outcome.inferred) == ("SKIPPED", False)
+    assert "Cancelled" in (outcome.reason or "")
+    assert await history.nights(binding) == [outcome]
 
 
 async def test_a_run_that_is_cancelled_while_the_orders_api_hangs_ends_within_seconds(
