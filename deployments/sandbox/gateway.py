@@ -54,8 +54,8 @@ class Gateway:
 
     async def answer(self, call: Call, work: Work) -> Response:
         """Does the work, unless a fault stands in its place, and answers as the fault lets it."""
-        takes_turns = call.endpoint == "token.refresh"
-        request = self._ledger.overlaps.request(call.work, call.process, takes_turns=takes_turns)
+        operation = None if call.endpoint == "token.refresh" else call.endpoint
+        request = self._ledger.overlaps.request(call.work, call.process, operation=operation)
         with request as span:
             return await self._answer(call, work, span)
 

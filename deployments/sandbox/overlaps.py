@@ -42,9 +42,10 @@ class Overlaps:
     - Their requests do. A request lasts from its arrival until it is answered, until the server
       breaks its connection off, or until its client hangs up, whichever comes first: a client
       that was killed waits for no answer, however slow the server is.
-    - One goes on after the other has taken over: first, second, first. So it is for a night and
-      for a caller's token. Not for a grant, which serves many nights: there the second use of a
-      refresh token gives it away.
+    - One goes on after the other has taken over: the same operation is asked for by the first, the
+      second, and the first again. Only the same, because a night may well come back: the first
+      takes the snapshot, the second is killed at its close, and the first closes. And not the
+      refreshes of a grant, which serves many nights: there a refresh token presented twice tells.
 
     Requests that name no process, or that belong to no planned night, are not judged. Nor is the
     same process that asks again, nor one that takes over from one that is silent from then on,
@@ -66,20 +67,20 @@ class Overlaps:
 
     @contextmanager
     def request(
-        self, work: Hashable | None, process: str | None, *, takes_turns: bool
+        self, work: Hashable | None, process: str | None, *, operation: str | None
     ) -> Iterator[Span | None]:
         """Judges one request, which is under way until the block or the span ends.
 
         Args:
             work: The piece of work, if it is any.
             process: Who asks, if it says so.
-            takes_turns: Whether this work may come back to a process that had it before.
+            operation: What is asked for, unless it may come back to a process that had it before.
         """
         if work is None or process is None:
             yield None
             return
         underway = self._underway.setdefault(work, [])
-        goes_on = not takes_turns and self._goes_on(work, process)
+        goes_on = operation is not None and self._goes_on((work, operation), process)
         if goes_on or any(other != process for other in underway):
             self._overlapping.add(work)
         span = Span(underway, process)
@@ -90,9 +91,9 @@ class Overlaps:
             if not underway and self._underway.get(work) is underway:
                 del self._underway[work]
 
-    def _goes_on(self, work: Hashable, process: str) -> bool:
-        """Whether the process had this work before somebody else did."""
-        turns = self._turns.get(work, ())
+    def _goes_on(self, asked: Hashable, process: str) -> bool:
+        """Whether the process asked for this before somebody else did."""
+        turns = self._turns.get(asked, ())
         if turns[-1:] != (process,):
-            self._turns[work] = (*turns, process)
+            self._turns[asked] = (*turns, process)
         return process in turns[:-1]

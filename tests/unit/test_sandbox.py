@@ -493,12 +493,20 @@ def test_a_process_that_goes_on_with_a_night_that_was_taken_over_overlaps_once(
     night: tuple[Caller, Caller, str],
 ) -> None:
     first, second, token = night
-    snapshot_id = first.snapshot(token, "snapshot")
-    second.snapshot(token, "snapshot")
-    first.clock.now += 5 * MINUTE
-    first.close(token, "close", snapshot_id)
-    second.close(token, "close", snapshot_id)
+    for process in first, second, first, second:
+        process.snapshot(token, "snapshot")
     assert first.verdict().overlapping == 1
+
+
+def test_a_night_that_comes_back_after_the_other_was_killed_at_its_next_step_does_not_overlap(
+    night: tuple[Caller, Caller, str],
+) -> None:
+    first, second, token = night
+    snapshot_id = first.snapshot(token, "snapshot")
+    first.clock.now += 5 * MINUTE
+    for process in second, first:
+        process.close(token, "close", snapshot_id).raise_for_status()
+    assert first.verdict().overlapping == 0
 
 
 def test_a_night_taken_over_after_a_kill_does_not_overlap_with_what_the_dead_one_asked(
