@@ -24,9 +24,9 @@ test: $(VENV)/installed-dev        ## every test; `make tests/unit` runs a part
 $(FOLDERS): $(VENV)/installed-dev
 	$(BIN)/python -m pytest -q $@
 
-chaos: $(VENV)/installed-dev       ## break everything: N=200 SEED=1 DB=sqlite WORKERS=1
+chaos: $(VENV)/installed-dev       ## break everything: N=200 SEED=1 DB=sqlite WORKERS=1 CHAOS=--same-name
 	@$(BIN)/python -m tests.chaos --trials $(or $(N),200) --seed $(or $(SEED),1) \
-		--db $(or $(DB),sqlite) --workers $(or $(WORKERS),1)
+		--db $(or $(DB),sqlite) --workers $(or $(WORKERS),1) $(CHAOS)
 
 # The sandbox judges; benchmarks/README.md says what is measured.
 bench: $(VENV)/installed           ## tenants that all fall due at once; N=1000 DB=postgres for one size

@@ -8,6 +8,7 @@ import httpx
 import pytest
 from prefect.blocks.core import Block
 from prefect.client.schemas.objects import BlockDocument
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from blocks import systems
 from blocks.oauth import OAuthServer
@@ -19,7 +20,9 @@ Save = Callable[[object], None]
 @pytest.fixture(autouse=True)
 def _nothing_read_yet() -> Iterator[None]:
     systems.forget()
-    yield
+    # Or Prefect's client would start a server of its own.
+    with temporary_settings({PREFECT_API_URL: "http://prefect.invalid/api"}):
+        yield
     systems.forget()
 
 

@@ -57,11 +57,14 @@ async def test_runs_that_are_being_claimed_at_a_heartbeat_are_not_taken_for_left
         if looked[1:]:
             looked_at.append(cast("Callable[[UUID], bool]", looked[-1])(run.id))
 
+    async def nothing_stopped(*_: object) -> None: ...
+
     async def found(_: object) -> list[FlowRun]:
         return [run]
 
     monkeypatch.setattr("deployments.worker.claim", answers_late)
     monkeypatch.setattr("deployments.worker.recover", look)
+    monkeypatch.setattr("deployments.worker.record_stopped", nothing_stopped)
     monkeypatch.setattr(BaseWorker, "sync_with_backend", look)
     monkeypatch.setattr(BatchCloseWorker, "_find_due", found)
     worker = BatchCloseWorker("pool", name="worker")
