@@ -14,12 +14,16 @@ from weakref import WeakKeyDictionary
 import httpx
 
 from blocks import ownership
+from blocks.lease import OwnershipUnknownError
 
 MAX_REPLY_BYTES = 1024 * 1024
 """No reply of either outside system comes near this; a bigger one is a mistake or an attack."""
 
 MAX_REPLY_SECONDS = 60.0
 """The longest a whole reply may take: httpx's own timeouts start anew with every byte received."""
+
+ASKED_WITHIN = 3.0
+"""Seconds in which Prefect has to tell that work goes on: a repeated refresh may not come late."""
 
 USER_AGENT = f"daily-orders-batch-close/{version('daily-orders-batch-close')}"
 
@@ -97,7 +101,7 @@ async def send(request: httpx.Request, *, within: float = MAX_REPLY_SECONDS) -> 
             PoolTimeout tell that the request never left. Never chain it into an error that is
             kept or logged: it holds the request, and with it the secrets of that request.
     """
-    await ownership.require()
+    await _require_ownership()
     request.headers["User-Agent"] = f"{USER_AGENT} (process {ownership.process_id()})"
     request.extensions = {**request.extensions, "trace": ownership.on_the_wire}
     try:
@@ -108,6 +112,15 @@ async def send(request: httpx.Request, *, within: float = MAX_REPLY_SECONDS) -> 
     except httpx.DecodingError:
         raise httpx.RemoteProtocolError("the reply cannot be decoded", request=request) from None
     raise httpx.ReadTimeout(f"no complete reply within {within:g} seconds", request=request)
+
+
+async def _require_ownership() -> None:
+    try:
+        async with asyncio.timeout(ASKED_WITHIN):
+            return await ownership.require()
+    except TimeoutError:
+        pass
+    raise OwnershipUnknownError("Prefect does not tell in time whether the work goes on.")
 
 
 async def _send_and_read(request: httpx.Request) -> Reply:

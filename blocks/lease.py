@@ -62,6 +62,7 @@ class Lease:
         self.lost = asyncio.Event()
         self._id = UUID(int=0)
         self._renewed_at = float("-inf")
+        self._answered_at = float("-inf")
         self._doubtful_since: float | None = None
         self._renewing = asyncio.Lock()
         self._watch = Watch()
@@ -124,7 +125,7 @@ class Lease:
             made = await self._client.read_variable_by_name(name)
         if made is None:
             raise OwnershipLostError(_LOST)
-        self._id, self._renewed_at = made.id, asked_at
+        self._id, self._renewed_at, self._answered_at = made.id, asked_at, asked_at
 
     async def _keep(self) -> None:
         while not self.is_lost:
@@ -146,18 +147,30 @@ class Lease:
         change = {"value": self.process.model_dump(mode="json", by_alias=True)}
         try:
             async with asyncio.timeout(self._step):
-                await self._client.request(
-                    "PATCH", "/variables/{id}", path_params={"id": self._id}, json=change
-                )
+                if not await self._is_written(change) and not await self._is_there():
+                    self.lost.set()
         except (httpx.HTTPError, TimeoutError) as error:
-            if _is_not_found(error):
-                self.lost.set()
-                raise OwnershipLostError(_LOST) from None
             raise OwnershipUnknownError(
                 f"Prefect does not answer ({type(error).__name__}): nobody can tell whether this"
                 " process still holds what it works on."
             ) from None
+        if self.is_lost:
+            raise OwnershipLostError(_LOST)
         self._believe(asked_at)
+
+    async def _is_written(self, change: dict[str, Any]) -> bool:
+        try:
+            await self._client.request(
+                "PATCH", "/variables/{id}", path_params={"id": self._id}, json=change
+            )
+        except httpx.HTTPStatusError as error:
+            if not _is_not_found(error):
+                raise
+            return False
+        return True
+
+    async def _is_there(self) -> bool:
+        return await has_lease(self._client, self.process.id)
 
     def _believe(self, asked_at: float) -> None:
         """Take the lease for renewed, unless somebody may be about to end it all the same.
@@ -165,9 +178,10 @@ class Lease:
         Who found it unchanged for its whole length, right before this renewal, has a step's time
         to delete it. So after such a silence only a second renewal counts, later than that.
         """
-        was_silent = clock.elapsed() - self._renewed_at >= self.process.seconds
-        if was_silent and self._doubtful_since is None:
+        answered_at = clock.elapsed()
+        if answered_at - self._answered_at >= self.process.seconds:
             self._doubtful_since = asked_at
+        self._answered_at = answered_at
         if self._doubtful_since is not None and asked_at - self._doubtful_since < self._step:
             raise OwnershipUnknownError(
                 "This process stood still or was cut off for longer than its lease: whether"
@@ -233,8 +247,14 @@ async def read_leases(client: PrefectClient) -> dict[UUID, Process]:
 
 
 async def has_lease(client: PrefectClient, process_id: str) -> bool:
-    """Whether the lease of this process has not been ended."""
-    return await client.read_variable_by_name(f"{_PREFIX}{process_id}") is not None
+    """Whether the lease of this process has not been ended.
+
+    Asked as a list, because the 404 of a gateway whose server is being replaced is no evidence.
+    """
+    name = f"{_PREFIX}{process_id}"
+    wanted = {"variables": {"name": {"any_": [name]}}}
+    found = (await client.request("POST", "/variables/filter", json=wanted)).json()
+    return any(variable["name"] == name for variable in found)
 
 
 async def delete_variable(client: PrefectClient, variable_id: UUID) -> None:

@@ -8,7 +8,7 @@ once only. It names the process that holds it, and lasts no longer than that one
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -40,6 +40,9 @@ POLL_SECONDS = 0.5
 
 RELEASED_AGAIN_AFTER = 5.0
 """Seconds between attempts to release a lock while Prefect's API is away."""
+
+WITHDRAWN_AFTER = (0, 1, 5, 30, 120, 600)
+"""Seconds between looks whether an attempt that was given up has got the lock all the same."""
 
 _attempts: set[str] = set()
 """What this process holds or tries to. What else is under its id was left by a lost answer."""
@@ -78,7 +81,8 @@ async def only_holder(name: str, *, patience: float | None = None) -> AsyncItera
     try:
         lock_id = await _acquire(name, me, PATIENCE if patience is None else patience)
     except BaseException:
-        _attempts.discard(me.attempt)
+        # What was sent may still be carried out, though nobody heard of it.
+        _in_background(_withdraw(name, me))
         raise
     try:
         with ownership.working(work):
@@ -125,6 +129,18 @@ async def _is_left(client: PrefectClient, holder: Holder, me: Holder) -> bool:
     return not await has_lease(client, holder.process)
 
 
+async def _withdraw(name: str, me: Holder) -> None:
+    """Delete the lock if it is this attempt's after all: Prefect may be slow to carry it out."""
+    for pause in WITHDRAWN_AFTER:
+        await asyncio.sleep(pause)
+        with suppress(httpx.HTTPError, OwnershipUnknownError, OwnershipLostError):
+            async with get_client() as client:
+                held = await client.read_variable_by_name(name)
+                if held is not None and _holder(held) == me:
+                    await delete_variable(client, held.id)
+    _attempts.discard(me.attempt)
+
+
 async def _release(lock_id: UUID, me: Holder) -> None:
     while True:
         try:
@@ -162,7 +178,7 @@ async def _keep_lease(begun: asyncio.Future[Lease]) -> None:
     try:
         async with Lease(Path(sys.argv[0]).name).kept() as lease:
             begun.set_result(lease)
-            await asyncio.Event().wait()
+            await lease.lost.wait()
     except BaseException as error:
         if begun.done():
             raise

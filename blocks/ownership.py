@@ -26,6 +26,10 @@ from blocks.together import Together
 JUST_SEEN = 1.0
 """Seconds after which Prefect is asked again whether a run is still as it was."""
 
+_UNANSWERED = "daily-orders-batch-close.unanswered"
+_NOT_DONE = {403, 429, 503}
+"""Answers of Prefect's own to what it has not done: no token against forgery, too busy."""
+
 _EXECUTED = {StateType.PENDING, StateType.RUNNING}
 
 
@@ -113,10 +117,23 @@ async def on_the_wire(event: str, _: Mapping[str, Any]) -> None:
 async def on_request_to_prefect(request: httpx.Request) -> None:
     """For httpx's event hook "request": nothing is changed in Prefect by who was given up.
 
-    Prefect's client sends a request again after pauses of its own.
+    Prefect's client sends a request again after pauses of its own. A change of state whose answer
+    was lost is not sent again so: the run may have been claimed by somebody else meanwhile.
     """
-    if request.method != "GET":
-        await require_lease()
+    if request.method == "GET":
+        return
+    await require_lease()
+    if request.url.path.endswith("set_state"):
+        if request.extensions.get(_UNANSWERED):
+            raise OwnershipUnknownError("Whether a state was set is not known: no answer came.")
+        request.extensions = {**request.extensions, _UNANSWERED: True}
+
+
+async def on_answer_from_prefect(response: httpx.Response) -> None:
+    """For httpx's event hook "response": what the server has refused may be sent again."""
+    if response.status_code in _NOT_DONE:
+        extensions = response.request.extensions
+        response.request.extensions = {**extensions, _UNANSWERED: False}
 
 
 async def _require_run(run_id: UUID, process: str | None) -> None:

@@ -48,7 +48,7 @@ class Process(BaseModel):
             name=name,
             machine=_machine(),
             pid=pid,
-            started=_started(pid) or "",
+            started=_started(pid),
             seconds=lease_seconds(),
         )
 
@@ -56,7 +56,7 @@ class Process(BaseModel):
     def is_surely_gone(self) -> bool:
         """Whether it ran on this very machine, and does not exist there any more."""
         here = bool(self.machine) and self.machine == _machine()
-        return here and bool(self.started) and _started(self.pid) != self.started
+        return here and bool(self.started) and _has_ended(self.pid, self.started)
 
 
 def lease_seconds() -> float:
@@ -86,12 +86,28 @@ def _machine() -> str:
     return ""
 
 
-def _started(pid: int) -> str | None:
-    """When the process of this number began, in ticks since boot; None if there is none."""
+def _has_ended(pid: int, started: str) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # another user's, whose /proc may be hidden (proc(5), hidepid)
+        pass
+    status = _status(pid)
+    return status is not None and (status[0] in {"Z", "X"} or status[1] != started)
+
+
+def _started(pid: int) -> str:
+    """When the process of this number began, in ticks since boot; empty if nobody can tell."""
+    status = _status(pid)
+    return status[1] if status else ""
+
+
+def _status(pid: int) -> tuple[str, str] | None:
+    """The process's state and start; None where they cannot be read."""
     try:
         # proc(5): the name in parentheses may hold anything; the state follows, the start is later.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
-    state, started = fields[0], fields[19]
-    return None if state in {"Z", "X"} else started
+    return fields[0], fields[19]

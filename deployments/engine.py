@@ -95,7 +95,11 @@ async def _outcome(flow: Flow[..., Any], run: FlowRun) -> State[Any]:
 async def _name(flow: Flow[..., Any], run: FlowRun, client: PrefectClient) -> None:
     if not flow.flow_run_name:
         return
-    name = resolve_custom_flow_run_name(flow=flow, parameters=run.parameters)
+    try:
+        name = resolve_custom_flow_run_name(flow=flow, parameters=run.parameters)
+    except Exception as error:  # noqa: BLE001  (whatever its parameters lack, the flow tells of)
+        flow_run_logger(run, flow).warning("The run is not named (%s).", type(error).__name__)
+        return
     if name != run.name:
         await client.set_flow_run_name(run.id, name)
         run.name = name

@@ -7,7 +7,7 @@ import httpx
 from prefect.client.orchestration import get_client
 from prefect.context import AsyncClientContext
 
-from blocks.ownership import on_request_to_prefect
+from blocks.ownership import on_answer_from_prefect, on_request_to_prefect
 
 REQUESTS_AT_ONCE = 8
 """As many connections as Prefect's client keeps open.
@@ -35,6 +35,6 @@ def shared_prefect_client() -> AsyncClientContext:
     """A context, not entered yet, in which `prefect.client.orchestration.get_client` finds it."""
     context = AsyncClientContext()
     # Not as the context's own settings: `get_client` would find it only with the very same ones.
-    hooks = {"request": [on_request_to_prefect]}
+    hooks = {"request": [on_request_to_prefect], "response": [on_answer_from_prefect]}
     context.client = get_client(httpx_settings={"auth": _FewAtOnce(), "event_hooks": hooks})
     return context

@@ -4,22 +4,22 @@ Open-source Prefect leaves them `Pending`, `Running` or `Cancelling` for ever. W
 leases say. Going on with a run is safe: every effect of the flows is safe to repeat.
 """
 
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import (
     FlowRunFilter,
-    FlowRunFilterEndTime,
-    FlowRunFilterExpectedStartTime,
     FlowRunFilterState,
     FlowRunFilterStateType,
     WorkPoolFilter,
     WorkPoolFilterName,
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType
-from prefect.client.schemas.sorting import FlowRunSort
+from prefect.exceptions import ObjectNotFound
 from prefect.logging import get_logger
 from prefect.states import Cancelled, Scheduled
 
@@ -27,19 +27,13 @@ from blocks import clock
 from blocks.claim import Claim
 from blocks.lease import has_lease
 from blocks.lock import only_holder
-from blocks.proposals import AT_ONCE, EXECUTED, set_states
-from blocks.quoting import quotable
-from flows.unopened import record_instead
+from blocks.proposals import EXECUTED, set_states
 
 AHEAD = timedelta(minutes=1)
 """How much earlier than its occurrence a run that was given back stands in the queue."""
 
 LOCKED_SECONDS = 10.0
 """How long to wait while another process gives runs back: it may as well have them all."""
-
-LATELY = timedelta(minutes=10)
-"""How long ago a run may have been stopped for its night to be recorded; a later night tells of
-older ones."""
 
 PAGE = 200
 _LEFT = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
@@ -63,45 +57,20 @@ async def recover(client: PrefectClient, pool: str, process: str, is_held: IsHel
     async with only_holder("recovery", patience=LOCKED_SECONDS):
         left = await _left(client, pool, process, is_held)
         for run, claim in left:
-            await give_back(client, run, f"{claim.worker}, process {claim.process}, is gone")
+            try:
+                await give_back(client, run, f"{claim.worker}, process {claim.process}, is gone")
+            except Exception:  # noqa: BLE001
+                # The others go on all the same; this one is found at the next look.
+                get_logger("recovery").exception("Run %s is not given back.", run.name)
     return [run for run, _ in left]
-
-
-async def record_stopped(
-    client: PrefectClient, pool: str, recorded: MutableMapping[UUID, None]
-) -> None:
-    """Record the nights whose runs were cancelled or crashed lately, while nobody executed them.
-
-    Args:
-        client: Prefect's API.
-        pool: The work pool whose runs are looked at.
-        recorded: The runs of which that was done already; those that are found are added.
-    """
-    kinds = FlowRunFilterStateType(any_=[StateType.CANCELLED, StateType.CRASHED])
-    stopped = await client.read_flow_runs(
-        work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[pool])),
-        flow_run_filter=FlowRunFilter(
-            state=FlowRunFilterState(type=kinds),
-            end_time=FlowRunFilterEndTime(after_=clock.now() - LATELY),
-            expected_start_time=FlowRunFilterExpectedStartTime(before_=clock.now()),
-        ),
-        limit=AT_ONCE,
-        sort=FlowRunSort.END_TIME_DESC,
-    )
-    for run in stopped:
-        if run.id not in recorded and run.state:
-            said = quotable(run.state.message)
-            reason = f"Its run ended as {run.state.name}" + (f": {said}" if said else ".")
-            await record_instead(run, "SKIPPED", reason)
-            recorded[run.id] = None
 
 
 async def give_back(client: PrefectClient, run: FlowRun, why: str) -> None:
     """Have the run go on at once, on whichever worker is free; end it if it was cancelled."""
     if run.state and run.state.is_cancelling():
         cancelled: State[None] = Cancelled(message=f"Cancelled while it was executed; {why}.")
-        await record_instead(run, "SKIPPED", cancelled.message or "")
-        await client.set_flow_run_state(run.id, cancelled, force=True)
+        with suppress(ObjectNotFound):  # deleted meanwhile
+            await client.set_flow_run_state(run.id, cancelled, force=True)
         return
     get_logger("recovery").warning("Run %s goes on: %s.", run.name, why)
     # Ahead of runs that have not begun: it may have been killed with a rotated refresh token, and a
@@ -149,6 +118,12 @@ async def _claim_of(client: PrefectClient, run: FlowRun) -> Claim | None:
         return None
     if not run.state.is_cancelling():
         return Claim.in_message(run.state.message)
-    states = await client.read_flow_run_states(run.id)
+    with suppress(ObjectNotFound):  # deleted meanwhile
+        states = await client.read_flow_run_states(run.id)
+        return _latest_claim(states)
+    return None
+
+
+def _latest_claim(states: Sequence[State[Any]]) -> Claim | None:
     claims = [Claim.in_message(state.message) for state in states]
     return next((claim for claim in reversed(claims) if claim), None)

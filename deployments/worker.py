@@ -18,7 +18,6 @@ from uuid import UUID
 import anyio
 import anyio.abc
 import httpx
-from cachetools import LRUCache
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.client.schemas.responses import WorkerFlowRunResponse
 from prefect.flows import Flow
@@ -39,7 +38,6 @@ from prefect.workers.base import (
 from blocks import clock, ownership
 from blocks.claim import Claim
 from blocks.lease import Lease, OwnershipLostError, OwnershipUnknownError
-from blocks.lock import LockedError
 from blocks.ownership import Work
 from blocks.places import Places
 from blocks.process import lease_seconds
@@ -49,7 +47,8 @@ from deployments.due import DueMoments
 from deployments.engine import end_cancelled, execute
 from deployments.loading import CannotLoadError, LoadedFlows
 from deployments.prefect_client import shared_prefect_client
-from deployments.recovery import give_back, record_stopped, recover
+from deployments.recovery import give_back, recover
+from deployments.stopped import StoppedRuns
 from flows.unopened import record_unstarted
 
 RUNS_AT_ONCE = 32
@@ -102,7 +101,6 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
         self._executing: dict[UUID, Execution] = {}
         self._held_lately: set[UUID] = set()
         self._claiming: set[UUID] = set()
-        self._recorded: LRUCache[UUID, None] = LRUCache(10_000)
         self._has_recovered = False
 
     async def setup(self) -> None:
@@ -113,12 +111,13 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
         await self._exit_stack.enter_async_context(self._leased())
         await super().setup()
         self._runs.start_soon(self._serve)
+        self._runs.start_soon(self._record_stopped)
 
     async def get_and_submit_flow_runs(self) -> list[FlowRun]:
         """Look ahead: when runs fall due. Nothing is submitted here."""
         try:
             return await super().get_and_submit_flow_runs()
-        except httpx.HTTPError as error:
+        except Exception as error:  # noqa: BLE001  (see there)
             self._wait_for_prefect(error)
             return []
 
@@ -126,11 +125,14 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
         """Show the worker in Prefect, and give back what dead processes left behind."""
         try:
             await super().sync_with_backend()
-            await self._recover()
-        except httpx.HTTPError as error:
+        except Exception as error:  # noqa: BLE001  (see there)
             self._wait_for_prefect(error)
-        except (OwnershipUnknownError, OwnershipLostError, LockedError) as trouble:
-            self._logger.warning("Runs that were left are not looked for now: %s", trouble)
+            return
+        try:
+            await self._recover()
+        except (Exception, OwnershipLostError) as trouble:  # noqa: BLE001  (there is a next time)
+            kind = type(trouble).__name__
+            self._logger.warning("Runs that were left are not looked for now (%s).", kind)
 
     async def run(
         self,
@@ -167,7 +169,7 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
                     first.set()
                     await self._lease.lost.wait()
                     self._drop_what_was_claimed(under=self._lease)
-            except (httpx.HTTPError, OwnershipLostError) as error:
+            except (Exception, OwnershipLostError) as error:  # noqa: BLE001  (it is tried again)
                 self._logger.warning("No lease is given (%s).", type(error).__name__)
                 await asyncio.sleep(1)
             self._lease = None
@@ -185,15 +187,29 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
         with ownership.working(Work(lease)):
             is_held = self._held_lately.__contains__
             await recover(self.client, self._work_pool_name, lease.process.id, is_held)
-            self._has_recovered = True
-            await record_stopped(self.client, self._work_pool_name, self._recorded)
+        self._has_recovered = True
 
-    def _wait_for_prefect(self, error: httpx.HTTPError) -> None:
+    async def _record_stopped(self) -> None:
+        stopped = StoppedRuns()
+        while True:
+            await anyio.sleep(HEARTBEAT_SECONDS)
+            if (lease := self._lease) is None:
+                continue
+            try:
+                with ownership.working(Work(lease)):
+                    await stopped.record(self.client, self._work_pool_name)
+            except (Exception, OwnershipLostError) as trouble:  # noqa: BLE001  (there is a next time)
+                self._logger.warning(
+                    "Stopped runs are not looked for (%s).", type(trouble).__name__
+                )
+
+    def _wait_for_prefect(self, error: Exception) -> None:
         """Go on: Prefect's own loop would end the worker after a few of these.
 
-        With it would go what its runs have in memory only, a rotated refresh token for one.
+        With it would go what its runs have in memory only, a rotated refresh token for one. What
+        stands before a Prefect server that is being replaced answers anything, 404 and pages, too.
         """
-        if not self._has_successfully_synced or not _may_pass(error):
+        if not self._has_successfully_synced:
             raise error
         self._logger.warning("Prefect's API is away (%s); trying again.", type(error).__name__)
 
@@ -213,7 +229,7 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
         while True:
             try:
                 claimed = await self._claim_due()
-            except (*AWAY, OwnershipLostError, ValueError) as error:  # away, or no good answer
+            except (Exception, OwnershipLostError) as error:  # noqa: BLE001  (it is tried again)
                 self._logger.warning("Runs are not claimed (%s).", type(error).__name__)
                 await anyio.sleep(1)
                 continue
@@ -334,7 +350,3 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
             await record_unstarted(flow_run, str(error))
             await self.client.set_flow_run_state(flow_run.id, crashed, force=True)
             return None
-
-
-def _may_pass(error: httpx.HTTPError) -> bool:
-    return not (isinstance(error, httpx.HTTPStatusError) and error.response.is_client_error)

@@ -21,7 +21,7 @@ from prefect.exceptions import Pause
 from prefect.logging import get_run_logger
 from prefect.states import Scheduled
 
-from blocks import clock
+from blocks import clock, ownership
 from blocks.lease import OwnershipUnknownError
 from blocks.lock import LockedError
 from blocks.proposals import propose
@@ -75,6 +75,9 @@ async def go_on_later(trouble: Exception) -> None:
     for pause in chain(AGAIN_SECONDS, repeat(30)):
         await asyncio.sleep(pause)
         with suppress(*PREFECT_TROUBLE):
+            await (
+                ownership.require()
+            )  # an earlier attempt may have ended it, and its answer be lost
             await _end_run_until(clock.now() + BEGIN_AGAIN, "PrefectUnavailable", run)
 
 

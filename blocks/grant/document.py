@@ -26,6 +26,8 @@ STORE_PAUSES = (0.5, 1, 2, 4, 8, *[15] * 5_000)
 ATTEMPT_SECONDS = 15
 """The longest that one of these attempts may take."""
 
+_TROUBLE = (httpx.HTTPError, TimeoutError, OwnershipUnknownError)
+
 logger = get_logger("grant")
 
 
@@ -52,10 +54,8 @@ class Document:
                     await require_lease()
                     async with get_client() as client:
                         await client.update_block_document(self.id, update)
-            except ObjectNotFound:
-                break
-            except (httpx.HTTPError, TimeoutError, OwnershipUnknownError) as error:
-                if _is_final(error):
+            except (ObjectNotFound, *_TROUBLE) as error:
+                if _is_refused(error) or await self._is_gone(error):
                     break
                 trouble = _trouble(error)
                 logger.warning("The grant of %s is not stored yet: %s", self.binding, trouble)
@@ -66,6 +66,15 @@ class Document:
             f"Prefect did not store the refreshed OAuth grant of {self.binding}: configure it"
             " again."
         )
+
+    async def _is_gone(self, error: Exception) -> bool:
+        """Whether the block was deleted: a gateway answers 404, too, while Prefect is replaced."""
+        if not isinstance(error, ObjectNotFound):
+            return False
+        try:
+            return _name(self.binding) not in await _read_several([_name(self.binding)])
+        except (*_TROUBLE, ValueError):
+            return False
 
     async def remove(self) -> None:
         """Delete the block; one that is gone already is fine."""
@@ -131,12 +140,10 @@ async def write(binding: Binding, grant: Grant) -> None:
     raise trouble
 
 
-def _is_final(error: Exception) -> bool:
-    return (
-        isinstance(error, httpx.HTTPStatusError)
-        and error.response.is_client_error
-        and error.response.status_code not in {408, 425, 429}
-    )
+def _is_refused(error: Exception) -> bool:
+    """Whether Prefect itself will not have it: others only stand before it."""
+    refused = {httpx.codes.BAD_REQUEST, httpx.codes.CONFLICT, httpx.codes.UNPROCESSABLE_ENTITY}
+    return isinstance(error, httpx.HTTPStatusError) and error.response.status_code in refused
 
 
 def _trouble(error: Exception) -> str:

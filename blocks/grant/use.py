@@ -68,8 +68,8 @@ async def refresh(
     Raises what OAuthServer.refresh raises. The stored grant stays as it is then, except that a
     token refused for good is marked, and refused here from then on without asking the server.
     """
-    # The turn first: what is read is sent at once.
-    async with _turn(server), _only_writer(binding):
+    async with _only_writer(binding), _turn(server):
+        # Read after both: what is stored when its turn has come is what is sent.
         found = await document.read(binding)
         if unless and unless(found.grant):
             return found.grant

@@ -11,6 +11,7 @@ from prefect.logging import get_logger
 
 from blocks import clock
 from blocks.http import Reply, send, shared_client
+from blocks.lease import OwnershipUnknownError
 from blocks.oauth.errors import OAuthError, TransientOAuthError
 from blocks.oauth.operations import Operation
 from blocks.oauth.replies import judge
@@ -102,6 +103,9 @@ async def call(
                 raise retries.verdict(failure) from None
             # What ends the call in the end may say nothing of what it began with.
             _log.warning("The %s is tried again in %.1f s. %s", operation.name, pause, failure)
+        except OwnershipUnknownError as unknown:
+            # After a lost reply it is not sent later: to the server that would be theft.
+            raise retries.verdict(unknown) from None
         await clock.sleep(pause)
 
 

@@ -51,7 +51,7 @@ class Retries:
             return None
         return min(self._wanted(failure) * _random.uniform(1, 1 + JITTER), left)
 
-    def verdict(self, failure: TransientOAuthError) -> TransientOAuthError:
+    def verdict(self, failure: Exception) -> Exception:
         """What to raise after the last `failure`: one lost reply leaves the whole call in doubt."""
         return self._lost[-1] if self._lost else failure
 

@@ -9,6 +9,7 @@ from functools import partial
 from blocks import clock
 from deployments import journeys
 from deployments.sandbox.client import SandboxClient
+from flows.refusals import InvalidRequestError
 from tests.chaos.arena import LEASE, Arena
 from tests.chaos.blows import (
     Blow,
@@ -87,10 +88,17 @@ class Round:
             await mending
 
     async def _start(self) -> None:
-        lead = timedelta(seconds=10 + 1.5 * len(self._trials))
-        first_run_at = (clock.now() + lead).replace(microsecond=0)
+        first_run_at = self._soon()
         for trial in self._trials:
-            await self._start_one(trial, first_run_at)
+            try:
+                await self._start_one(trial, first_run_at)
+            except InvalidRequestError:  # the blow fell meanwhile, and took its time
+                first_run_at = self._soon()
+                await self._start_one(trial, first_run_at)
+
+    def _soon(self) -> datetime:
+        lead = timedelta(seconds=10 + 1.5 * len(self._trials))
+        return (clock.now() + lead).replace(microsecond=0)
 
     async def _start_one(self, trial: Trial, first_run_at: datetime) -> None:
         tenant, batch = trial.binding.tenant_id, trial.binding.batch_id

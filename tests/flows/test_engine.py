@@ -102,6 +102,18 @@ async def test_a_flow_ends_as_it_does_in_prefects_own_engine(
     assert seen == ["running", hook]
 
 
+async def test_a_run_whose_name_cannot_be_made_up_is_executed_all_the_same(
+    client: PrefectClient,
+) -> None:
+    @flow(flow_run_name="night {number}")
+    async def unnamed() -> None: ...
+
+    run = await client.create_flow_run(unnamed)
+    await execute(unnamed, run, client)
+
+    assert (await client.read_flow_run(run.id)).state_type == "COMPLETED"
+
+
 def test_a_flow_that_needs_prefects_own_engine_is_refused() -> None:
     @flow(retries=3)
     async def again() -> None: ...

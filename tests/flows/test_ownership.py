@@ -4,13 +4,14 @@ import asyncio
 from collections.abc import AsyncIterator
 from uuid import uuid4
 
+import httpx
 import pytest
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.actions import VariableCreate
 from pydantic import SecretStr
 
 from blocks import clock, grant, http, lock, ownership, systems
-from blocks.grant import Grant, use
+from blocks.grant import Grant, document, use
 from blocks.lease import Lease, OwnershipLostError, OwnershipUnknownError, delete_variable
 from blocks.lock import Holder, LockedError
 from blocks.oauth import OAuthServer
@@ -196,7 +197,7 @@ async def test_a_refresh_that_queued_for_its_turn_sends_what_is_stored_by_then(
     queued = asyncio.create_task(grant.refresh(batch.binding, server))
     await asyncio.sleep(0.5)
     newer = await server.refresh(stored.refresh_token)
-    await grant.store(batch.binding, stored.rotated(newer, clock.now()))
+    await document.write(batch.binding, stored.rotated(newer, clock.now()))
 
     turn.release()
     refreshed = await queued
@@ -220,3 +221,64 @@ async def test_a_lease_ends_with_its_process(client: PrefectClient) -> None:
         name = f"lease-{lease.process.id}"
         assert await client.read_variable_by_name(name)
     assert await client.read_variable_by_name(name) is None
+
+
+async def test_an_attempt_for_a_lock_that_is_given_up_leaves_none_behind(
+    client: PrefectClient, me: Me, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"lock-{uuid4().hex}"
+    create = lock._create  # noqa: SLF001  (what Prefect does while nobody waits for its answer)
+
+    async def answers_never(*asked: object) -> object:
+        await create(*asked)
+        return await asyncio.Event().wait()
+
+    monkeypatch.setattr(lock, "_create", answers_never)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(1), lock.only_holder(name):
+            pass
+
+    async with asyncio.timeout(5):
+        while await client.read_variable_by_name(name):  # noqa: ASYNC110  (in the background)
+            await asyncio.sleep(0.1)
+
+
+async def test_a_change_of_state_whose_answer_was_lost_is_not_sent_again_by_prefects_client(
+    me: Me,
+) -> None:
+    request = httpx.Request("POST", "http://prefect.invalid/api/flow_runs/bulk_set_state")
+    await ownership.on_request_to_prefect(request)
+
+    with pytest.raises(OwnershipUnknownError):
+        await ownership.on_request_to_prefect(request)
+
+
+async def test_a_change_of_state_that_prefect_was_too_busy_for_is_sent_again(me: Me) -> None:
+    request = httpx.Request("POST", "http://prefect.invalid/api/flow_runs/bulk_set_state")
+    await ownership.on_request_to_prefect(request)
+    await ownership.on_answer_from_prefect(httpx.Response(503, request=request))
+
+    await ownership.on_request_to_prefect(request)
+
+
+async def test_a_gateway_that_answers_404_ends_no_lease(
+    me: Me, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def not_found(*_: object) -> bool:
+        return False
+
+    monkeypatch.setattr(me.lease, "_is_written", not_found)
+    me.sleeps(leases=0.8)
+
+    await me.lease.require()  # the lease is there: the list of them says so
+
+    assert not me.lease.is_lost
+
+
+async def test_a_second_silence_is_as_long_a_doubt_as_the_first(me: Me) -> None:
+    for _ in range(2):
+        me.sleeps(leases=2)
+        with pytest.raises(OwnershipUnknownError, match="known in a moment"):
+            await me.lease.require()
+    me.sleeps(leases=0.2)
+    await me.lease.require()

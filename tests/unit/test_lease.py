@@ -97,6 +97,18 @@ def test_what_runs_on_another_machine_or_in_another_container_is_not_judged_by_i
     assert not elsewhere.model_copy(update={"started": "1"}).is_surely_gone
 
 
+def test_a_process_of_another_user_whose_start_is_hidden_is_not_taken_for_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def not_allowed(*_: int) -> None:
+        raise PermissionError
+
+    other = Process.this("worker")
+    monkeypatch.setattr("os.kill", not_allowed)
+    monkeypatch.setattr("blocks.process._status", lambda _: None)
+    assert not other.is_surely_gone
+
+
 def test_a_process_whose_number_another_one_has_now_is_gone() -> None:
     assert Process.this("worker").model_copy(update={"started": "1"}).is_surely_gone
 

@@ -3,6 +3,7 @@
 
 import asyncio
 from collections.abc import Callable
+from itertools import cycle
 from typing import cast
 from uuid import UUID, uuid4
 
@@ -19,6 +20,12 @@ from deployments.recovery import recover
 from deployments.worker import BatchCloseWorker
 
 ME = uuid4().hex
+
+
+def gateways_own(status: int) -> httpx.HTTPStatusError:
+    """What stands before a Prefect server that is being replaced."""
+    request = httpx.Request("POST", "http://prefect.invalid")
+    return httpx.HTTPStatusError("", request=request, response=httpx.Response(status))
 
 
 class PrefectThatAnswersLate:
@@ -57,14 +64,11 @@ async def test_runs_that_are_being_claimed_at_a_heartbeat_are_not_taken_for_left
         if looked[1:]:
             looked_at.append(cast("Callable[[UUID], bool]", looked[-1])(run.id))
 
-    async def nothing_stopped(*_: object) -> None: ...
-
     async def found(_: object) -> list[FlowRun]:
         return [run]
 
     monkeypatch.setattr("deployments.worker.claim", answers_late)
     monkeypatch.setattr("deployments.worker.recover", look)
-    monkeypatch.setattr("deployments.worker.record_stopped", nothing_stopped)
     monkeypatch.setattr(BaseWorker, "sync_with_backend", look)
     monkeypatch.setattr(BatchCloseWorker, "_find_due", found)
     worker = BatchCloseWorker("pool", name="worker")
@@ -81,8 +85,10 @@ async def test_runs_that_are_being_claimed_at_a_heartbeat_are_not_taken_for_left
 
 async def test_a_worker_outlives_a_long_absence_of_prefect(monkeypatch: pytest.MonkeyPatch) -> None:
     # Prefect's own loop ends a worker after a few failures in a row.
+    trouble = cycle([httpx.ConnectError("nobody there"), gateways_own(404), ValueError("a page")])
+
     async def nobody_there(_: object) -> None:
-        raise httpx.ConnectError("nobody there")
+        raise next(trouble)
 
     monkeypatch.setattr(BatchCloseWorker, "_get_scheduled_flow_runs", nobody_there)
     worker = BatchCloseWorker("pool", name="worker")

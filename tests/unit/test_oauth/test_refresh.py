@@ -6,6 +6,7 @@ import pytest
 from joserfc import jwt
 from pydantic import SecretStr
 
+from blocks.lease import OwnershipUnknownError
 from blocks.oauth import (
     GrantLostError,
     RefreshRefusedError,
@@ -258,3 +259,17 @@ async def test_an_assertion_names_the_issuer_unless_told_otherwise(
         token = jwt.decode(dict(sent(token_route)[-1])["client_assertion"], private_key)
         assert token.claims["aud"] == audience
         assert token.header["kid"] == "k1"
+
+
+async def test_a_refresh_whose_reply_was_lost_is_not_sent_again_later_while_prefect_is_away(
+    server, token_route, monkeypatch
+):
+    async def unknown() -> None:
+        if token_route.called:
+            raise OwnershipUnknownError("Prefect does not answer")
+
+    monkeypatch.setattr("blocks.ownership.require", unknown)
+    token_route.side_effect = httpx.ReadError
+    with pytest.raises(ReplyLostError):
+        await refresh(server)
+    assert token_route.call_count == 1
