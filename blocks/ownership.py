@@ -1,9 +1,10 @@
 """The question before each effect: is what this work holds still its own?
 
 A process that was frozen, cut off or slow may have been given up meanwhile, and a run cancelled,
-suspended or deleted. So nothing leaves for an outside system, and nothing is written to Prefect,
-before `require` has returned. What remains is a process that is frozen between this question and
-the first byte of its request: microseconds, which no server outside lets a client close.
+suspended or deleted. So nothing leaves for an outside system before `require` has returned, and
+nothing is written to Prefect before `require_lease` has. What remains is a process that is frozen
+between this question and the first byte of its request: microseconds, which no server outside lets
+a client close.
 """
 
 from collections.abc import Iterator, Mapping
