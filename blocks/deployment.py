@@ -4,6 +4,7 @@ One deployment for each binding, because changing one schedule of a shared deplo
 runs not yet started of all its schedules: one tenant's clean-up would cost the others their close.
 """
 
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -32,12 +33,15 @@ from prefect.states import Cancelled
 
 from blocks import clock
 from blocks.binding import Binding
+from blocks.ownership import require_lease
 
 FLOW = "daily-close"
 TEMPLATE = "daily-orders-batch-close"
 SCHEDULE_SLUG = "nightly"
 FAR_AHEAD = timedelta(days=36_525)
 ENDED = "The binding was ended."
+UNFINISHED = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.PAUSED]
+"""What is not over. A run that is being cancelled is left to who executes it."""
 
 COPIED = (
     "entrypoint",
@@ -78,7 +82,8 @@ async def upsert(
     """Create or update the binding's deployment and lay out its runs from `first` on.
 
     Raises NotDeployedError without a template, and NotLaidOutError if the run at `first` does not
-    exist afterwards; a deployment that did not exist before does not exist then either.
+    exist afterwards; a deployment that did not exist before does not exist then either. Before each
+    change OwnershipLostError and OwnershipUnknownError.
     """
     async with get_client() as client:
         template = await read_template(client)
@@ -91,6 +96,7 @@ async def upsert(
         try:
             await _ensure_run(client, deployment_id, binding, first)
         except Exception:
+            await require_lease()
             await client.delete_deployment(deployment_id)
             raise
 
@@ -110,27 +116,34 @@ async def adopt(
 
 
 async def pause(binding: Binding) -> None:
-    """Stop the binding's schedule; its page and history stay."""
-    async with get_client() as client:
-        if found := await _find(client, binding.slug):
-            await client.pause_deployment(found.id)
+    """Stop the binding's schedule; its page and history stay.
 
-
-async def cancel_waiting(binding: Binding) -> list[FlowRun]:
-    """Cancel the binding's runs that wait in the middle of a night; returns them."""
-    async with get_client() as client:
-        found = await _find(client, binding.slug)
-        return await _cancel_waiting(client, found.id) if found else []
-
-
-async def delete(binding: Binding) -> None:
-    """Remove the binding's deployment and the runs that have not started; cancel those that wait.
-
-    The waiting ones would outlive it: Prefect deletes only runs that were never begun.
+    Raises OwnershipLostError and OwnershipUnknownError.
     """
     async with get_client() as client:
         if found := await _find(client, binding.slug):
-            await _cancel_waiting(client, found.id)
+            await require_lease()
+            await client.pause_deployment(found.id)
+
+
+async def cancel_begun(binding: Binding) -> list[FlowRun]:
+    """Cancel the binding's runs that have begun and not ended, executed or not; returns them.
+
+    One that is executed stops before its next request: before each it asks how it stands.
+    """
+    async with get_client() as client:
+        found = await _find(client, binding.slug)
+        return await _cancel_begun(client, found.id) if found else []
+
+
+async def delete(binding: Binding) -> None:
+    """Remove the binding's deployment and the runs that have not begun; cancel those that have.
+
+    They would outlive it: Prefect deletes only runs that were never begun.
+    """
+    async with get_client() as client:
+        if found := await _find(client, binding.slug):
+            await _cancel_begun(client, found.id)
             await client.delete_deployment(found.id)
 
 
@@ -165,6 +178,7 @@ async def _create(
     schedule: RRuleSchedule,
     parameters: dict[str, Any],
 ) -> UUID:
+    await require_lease()
     return await client.create_deployment(
         flow_id=template.flow_id,
         name=binding.slug,
@@ -190,6 +204,7 @@ async def _update(
         parameters=parameters,
         **_copied_from(template),
     )
+    await require_lease()
     await client.update_deployment(deployment_id, update)
 
 
@@ -201,6 +216,7 @@ async def _lay_out(client: PrefectClient, deployment_id: UUID, start: datetime) 
     # Left to itself the scheduler takes up to a minute, and looks no more than 100 days ahead: a
     # first run beyond that, once deleted, would be gone for months. It stops after a few anyway.
     end = max(start, clock.now() + FAR_AHEAD)
+    await require_lease()
     await client.request(
         "POST",
         "/deployments/{id}/schedule",
@@ -209,18 +225,30 @@ async def _lay_out(client: PrefectClient, deployment_id: UUID, start: datetime) 
     )
 
 
-async def _cancel_waiting(client: PrefectClient, deployment_id: UUID) -> list[FlowRun]:
-    runs = await client.read_flow_runs(
-        deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment_id])),
-        flow_run_filter=FlowRunFilter(
-            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
-        ),
-    )
-    waiting = [run for run in runs if run.run_count]
-    for run in waiting:
+async def _cancel_begun(client: PrefectClient, deployment_id: UUID) -> list[FlowRun]:
+    begun = [run for run in await _unfinished(client, deployment_id) if _has_begun(run)]
+    for run in begun:
         cancelled: State[None] = Cancelled(message=ENDED)
-        await client.set_flow_run_state(run.id, cancelled, force=True)
-    return waiting
+        with suppress(ObjectNotFound):  # deleted meanwhile
+            await client.set_flow_run_state(run.id, cancelled, force=True)
+    return begun
+
+
+async def _unfinished(client: PrefectClient, deployment_id: UUID) -> list[FlowRun]:
+    found: list[FlowRun] = []
+    kinds = FlowRunFilterStateType(any_=UNFINISHED)
+    while page := await client.read_flow_runs(
+        deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment_id])),
+        flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=kinds)),
+        limit=200,
+        offset=len(found),
+    ):
+        found += page
+    return found
+
+
+def _has_begun(run: FlowRun) -> bool:
+    return bool(run.run_count) or run.state_type != StateType.SCHEDULED
 
 
 async def _ensure_run(

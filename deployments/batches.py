@@ -131,11 +131,12 @@ async def end(binding: Binding, *, patience: float | None = None) -> None:
         async with only_writer_of(binding) as stored:
             # First of all: a configuration that was asked for earlier may be under way.
             await context.store(binding, stored.model_copy(update={"ended_at": clock.now()}))
-        # The deployment, by which the binding is found, goes last of what is stored. Its waiting
-        # runs go with it; a request that is under way at the moment may still be answered.
+        # The deployment, by which the binding is found, goes last of what is stored. Its runs end
+        # before; a request that is under way at the moment may still be answered.
         await deployment.pause(binding)
+        stopped = await deployment.cancel_begun(binding)
         grant = await grants.delete(binding)
-        for run in await deployment.cancel_waiting(binding):
+        for run in stopped:
             await record_instead(run, "SKIPPED", deployment.ENDED)
         await deployment.delete(binding)
         try:
