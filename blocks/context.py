@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from blocks.binding import Binding
 from blocks.outcome import LastBatch
+from blocks.ownership import require_lease
 from blocks.progress import Context, Progress
 from blocks.together import Together
 
@@ -48,7 +49,11 @@ _together = Together(_read, most=50)
 
 
 async def store(binding: Binding, context: Context) -> None:
-    """Store the binding's context, replacing what is there."""
+    """Store the binding's context, replacing what is there.
+
+    Raises OwnershipLostError and OwnershipUnknownError.
+    """
+    await require_lease()
     name, value = _stored_name(binding), context.as_stored()
     async with get_client() as client:
         create = partial(client.create_variable, VariableCreate(name=name, value=value))

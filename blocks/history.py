@@ -19,6 +19,7 @@ from prefect.logging import get_logger
 from blocks.binding import Binding
 from blocks.history_rows import as_row, read_rows
 from blocks.outcome import LastBatch
+from blocks.ownership import require_lease
 from blocks.together import Together
 
 NIGHTS_KEPT = 62
@@ -55,7 +56,11 @@ async def nights(binding: Binding) -> list[LastBatch]:
 
 
 async def write(binding: Binding, history: History, nights: Iterable[LastBatch]) -> None:
-    """Let the binding's history, which was read as `history`, be the latest of these nights."""
+    """Let the binding's history, which was read as `history`, be the latest of these nights.
+
+    Raises OwnershipLostError and OwnershipUnknownError.
+    """
+    await require_lease()
     kept = sorted(nights, key=lambda night: night.occurrence)[-NIGHTS_KEPT:]
     if kept == [*history.nights.values()]:
         return

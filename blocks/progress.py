@@ -30,6 +30,8 @@ class Progress(_Stored):
     snapshot_at: AwareDatetime | None = None
     closing_at: AwareDatetime | None = None
     """When the close was first about to be sent: from then on it may have happened."""
+    closed_at: AwareDatetime | None = None
+    """When it was closed; only until the history tells of it."""
     has_failed: bool = False
     """Whether the night is recorded as failed: nobody is at work on it unless somebody asks."""
 
@@ -76,18 +78,21 @@ class Context(_Stored):
             nights.remove(dropped[-1])
         return self.model_copy(update={"nights": tuple(nights)}), dropped
 
-    def ended(self, outcome: LastBatch) -> "Context":
+    def ended(self, outcome: LastBatch, *, is_told: bool = True) -> "Context":
         """The context after this outcome: of the latest night that has one, and never a lesser one.
 
-        A failed night keeps its progress for the next attempt.
+        A failed night keeps its progress for the next attempt, and so does one whose outcome would
+        stand nowhere else: neither here nor, as `is_told` says, in the history.
         """
         last, nights = self.last_batch, self._others(outcome.occurrence)
         if last is None or last.occurrence <= outcome.occurrence:
             last = believed(self.outcome_of(outcome.occurrence), outcome)
         mine = last if last.occurrence == outcome.occurrence else outcome
-        if mine.status == "FAILED":
-            failed = self.progress_of(outcome.occurrence).model_copy(update={"has_failed": True})
-            nights = [*nights, failed] if failed.snapshot_id or failed.closing_at else nights
+        kept = self.progress_of(outcome.occurrence)
+        is_needed = mine.status == "FAILED" or (last is not mine and not is_told)
+        if is_needed and (kept.snapshot_id or kept.closing_at):
+            done = {"has_failed": mine.status == "FAILED", "closed_at": mine.closed_at}
+            nights.append(kept.model_copy(update=done))
         nights = sorted(nights, key=lambda night: night.occurrence)
         return self.model_copy(update={"last_batch": last, "nights": tuple(nights)})
 

@@ -24,6 +24,9 @@ from blocks.binding import Binding
 from blocks.deployment import FLOW
 from blocks.together import Together
 
+PAGE = 200
+"""As many runs as Prefect's API tells of at once."""
+
 
 class _Schedule(BaseModel):
     active: bool
@@ -50,22 +53,32 @@ class Standing(BaseModel):
         return stand == [wanted]
 
     async def runs_at(self, moments: Collection[datetime]) -> dict[datetime, list[FlowRun]]:
-        """Its runs that were to start at one of these moments, by the moment; the latest 200."""
-        wanted = FlowRunFilter(
-            expected_start_time=FlowRunFilterExpectedStartTime(
-                after_=min(moments), before_=max(moments)
-            )
-        )
+        """Its runs that were to start at one of these moments, by the moment."""
         found: dict[datetime, list[FlowRun]] = {moment: [] for moment in moments}
-        async with get_client() as client:
-            for run in await client.read_flow_runs(
-                deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[self.id])),
-                flow_run_filter=wanted,
-                sort=FlowRunSort.EXPECTED_START_TIME_DESC,
-            ):
-                if run.expected_start_time in found:
-                    found[run.expected_start_time].append(run)
+        for run in await self.runs_between(min(moments), max(moments)):
+            if run.expected_start_time in found:
+                found[run.expected_start_time].append(run)
         return found
+
+    async def runs_between(self, first: datetime, last: datetime) -> list[FlowRun]:
+        """Its runs that were to start at one of these two moments, or in between."""
+        found: list[FlowRun] = []
+        async with get_client() as client:
+            while True:
+                page = await client.read_flow_runs(
+                    deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[self.id])),
+                    flow_run_filter=FlowRunFilter(
+                        expected_start_time=FlowRunFilterExpectedStartTime(
+                            after_=first, before_=last
+                        )
+                    ),
+                    sort=FlowRunSort.EXPECTED_START_TIME_DESC,
+                    limit=PAGE,
+                    offset=len(found),
+                )
+                found += page
+                if len(page) < PAGE:
+                    return found
 
     async def next_run_at(self) -> datetime | None:
         """When the next of its runs that Prefect has laid out is to start."""

@@ -9,16 +9,18 @@ from datetime import timedelta
 from functools import partial
 from typing import Annotated, Any
 
+from anyio import CancelScope
 from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run as this_run
 from prefect.states import Failed
 from pydantic import Field
 
-from blocks import clock, deployment, systems
+from blocks import clock, deployment, ownership, systems
 from blocks import grant as grants
 from blocks.binding import Binding
 from blocks.grant import GrantError
+from blocks.lock import only_holder
 from blocks.oauth import GrantLostError, OAuthError
 from blocks.orders import Closed, OrdersError, Snapshot, idempotency_key
 from blocks.outcome import LastBatch
@@ -29,11 +31,8 @@ from flows.night import SWITCHED_OFF, DeletedError, Night, TooLateError
 from flows.opening import open_night
 from flows.requests import NightError, UnreadableRequestError
 from flows.step import step
-from flows.unopened import record_cancelled
+from flows.unopened import record_cancelled, record_failed
 from flows.waiting import PREFECT_TROUBLE, go_on_later, wait_until
-
-LOOK_AGAIN = timedelta(minutes=1)
-"""How often a run looks whether a schedule that somebody switched off is on again."""
 
 
 @step
@@ -78,7 +77,9 @@ async def close_batch(night: Night) -> Closed:
     """Close the batch with the snapshot's id."""
     resumed = night.maybe_closed
     if not resumed:
-        await note(night, closing_at=clock.now())
+        await ownership.require()  # or a run that was cancelled would seem to have sent it
+        before = await note(night, closing_at=clock.now())
+        resumed = before.closing_at is not None  # by another run of this night, meanwhile
     orders = await systems.orders_api()
     return await orders.close_daily_batch(
         night.binding.tenant_id,
@@ -101,13 +102,21 @@ async def record_batch_outcome(night: Night, outcome: LastBatch) -> LastBatch:
 
 @step
 async def scheduled_done(night: Night, outcome: LastBatch) -> None:
-    """After the last night end the binding: schedule paused, grant forgotten and revoked."""
-    if not await night.is_last():
+    """After the last night end the binding: schedule paused, grant forgotten and revoked.
+
+    Not where it was configured anew meanwhile, and not while it is being configured.
+    """
+    if not night.may_be_last:
         return
-    await deployment.pause(night.binding)
-    # A failed last night keeps its grant, so that somebody can still run it again.
-    if outcome.status != "FAILED":
-        await grants.revoke(await grants.delete(night.binding), await systems.oauth_server())
+    forgotten = None
+    async with only_holder(f"configure-{night.binding.slug}"):
+        if not await night.is_last():
+            return
+        await deployment.pause(night.binding)
+        # A failed last night keeps its grant, so that somebody can still run it again.
+        if outcome.status != "FAILED":
+            forgotten = await grants.delete(night.binding)
+    await grants.revoke(forgotten, await systems.oauth_server())
 
 
 def _run_name() -> str:
@@ -122,6 +131,7 @@ def _run_name() -> str:
     persist_result=False,
     validate_parameters=False,  # or what somebody made unreadable would end without an outcome
     on_cancellation=[record_cancelled],
+    on_failure=[record_failed],
 )
 async def daily_close(
     tenant_id: Annotated[str, Field(examples=["acme"], json_schema_extra={"title": "Tenant"})],
@@ -198,14 +208,15 @@ async def _wait_while_switched_off(night: Night) -> None:
     """Send nothing while somebody has the schedule switched off; go on if that ends in time."""
     while await night.is_switched_off():
         night.refuse_late(SWITCHED_OFF)
-        again = clock.now() + LOOK_AGAIN
-        await wait_until(min(again, night.next_due or again), name="ScheduleOff")
+        await wait_until(night.look_again_at(), name="ScheduleOff")
 
 
 async def _end(night: Night, outcome: LastBatch) -> LastBatch:
     """Record the outcome and what follows from it; what happened outside stays what it is."""
     try:
-        outcome = await record_batch_outcome(night, outcome)
+        # Whoever cancels the run now comes too late: what was answered is written down first.
+        with CancelScope(shield=outcome.ok):
+            outcome = await record_batch_outcome(night, outcome)
         if night.grant_lost:
             await stop_schedule(night, night.grant_lost)
         await scheduled_done(night, outcome)

@@ -9,6 +9,8 @@ from prefect.events import emit_event
 from prefect.states import Completed, Failed
 
 from blocks import deployment
+from blocks import grant as grants
+from blocks.lock import only_holder
 from blocks.outcome import LastBatch
 from flows.night import Night
 from flows.unopened import record_instead
@@ -47,8 +49,15 @@ def final_state(outcome: LastBatch) -> State[Any]:
 
 
 async def stop_schedule(night: Night, reason: str) -> None:
-    """Nothing can be closed until the binding is configured again: say so, and stop trying."""
-    await deployment.pause(night.binding)
+    """Nothing can be closed until the binding is configured again: say so, and stop trying.
+
+    Nothing is done if it was configured again meanwhile, so that its grant is another.
+    """
+    async with only_holder(f"configure-{night.binding.slug}"):
+        grant = await grants.find(night.binding)
+        if grant is None or not grant.lost_because:
+            return
+        await deployment.pause(night.binding)
     emit_event(
         event="daily-orders-batch-close.grant.lost",
         resource={

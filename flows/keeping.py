@@ -1,11 +1,15 @@
 """What is stored of a binding's nights, changed by the run of one of them: progress and outcome.
 
-The context is for the next run, the history for people. Both are read, changed and written again,
-so two runs of a binding that do it at once take turns.
+The context is for the next run, the history for people. Both are read, changed and written again:
+so whoever does it takes the binding's lock first and reads what is stored then. Any run may meet
+another at any time: one started by hand, a worker that records a stopped run, the end of a binding.
+That costs each write a request for the lock, one for its release and a read of the context, which
+runs that a worker executes side by side share.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 from functools import partial
 
 from blocks import context as contexts
@@ -19,14 +23,15 @@ from flows.missed import missed_nights
 from flows.night import MAYBE_SENT, Night
 
 
-async def note(night: Night, **done: object) -> None:
-    """Store the night's progress, before anything is built on it."""
-    async with _only_writer(night):
-        progress = night.progress.model_copy(update=done)
-        noted, dropped = night.context.noted(progress)
+async def note(night: Night, **done: object) -> Progress:
+    """Store the night's progress, before anything is built on it; returns what it was before."""
+    async with only_writer_of(night.binding) as context:
+        before = context.progress_of(night.occurrence)
+        noted, dropped = context.noted(before.model_copy(update=done))
         await contexts.store(night.binding, noted)
         night.context = noted
         await _keep_doubts(night, dropped)
+    return before
 
 
 async def record(night: Night, outcome: LastBatch) -> LastBatch:
@@ -35,12 +40,19 @@ async def record(night: Night, outcome: LastBatch) -> LastBatch:
     Returns what counts as the night's outcome now: the one given, or one that was known already and
     outranks it.
     """
-    # Whatever else a night ends as must not take the place of CLOSED, which another run may be
-    # about to record at this moment.
-    async with _only_writer(night, surely=not outcome.ok):
+    async with only_writer_of(night.binding) as context:
+        night.context = context
         missed = partial(missed_nights, night)
-        outcome, night.context = await keep(night.binding, night.context, outcome, missed=missed)
+        outcome, night.context = await keep(night.binding, context, outcome, missed=missed)
     return outcome
+
+
+async def recorded(binding: Binding, context: Context, occurrence: datetime) -> LastBatch | None:
+    """How this night ended, as far as that is recorded; `context` is what is stored."""
+    last = context.last_batch
+    if last is None or last.occurrence <= occurrence:
+        return context.outcome_of(occurrence)
+    return (await history.read(binding)).nights.get(occurrence)
 
 
 async def keep(
@@ -61,17 +73,19 @@ async def keep(
     Returns what counts as the night's outcome, and the context as it is stored then.
     """
     found: list[LastBatch] = []
+    is_told = False
     try:
         known = await history.read(binding)
         found = await missed(known) if missed else []
         nights = merged([*_told(context, known), *found, outcome])
         outcome = nights[outcome.occurrence]
         await history.write(binding, known, nights.values())
+        is_told = True
     finally:
         # Whatever becomes of the history: by this the next run knows that nothing need be sent.
         changed = context
         for one in (*found, outcome):
-            changed = changed.ended(one)
+            changed = changed.ended(one, is_told=is_told)
         if changed != context:
             await contexts.store(binding, changed)
     return outcome, changed
@@ -85,17 +99,6 @@ async def only_writer_of(binding: Binding) -> AsyncIterator[Context]:
     """
     async with only_holder(f"lock-{binding.slug}"):
         yield await contexts.load(binding)
-
-
-@asynccontextmanager
-async def _only_writer(night: Night, *, surely: bool = False) -> AsyncIterator[None]:
-    # In the ordinary case nobody else is there, and no lock is taken: each request costs.
-    if not surely and not night.may_meet_others():
-        yield
-        return
-    async with only_writer_of(night.binding) as context:
-        night.context = context
-        yield
 
 
 async def _keep_doubts(night: Night, dropped: Sequence[Progress]) -> None:

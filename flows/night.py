@@ -17,6 +17,9 @@ ON_TIME = timedelta(seconds=10)
 """A scheduled run that begins so soon need not ask whether its schedule was switched off: Prefect
 deletes runs that are still to come when somebody does that, but not those that are late."""
 
+LOOK_AGAIN = timedelta(minutes=1)
+"""How soon a run looks at the earliest whether a schedule that was switched off is on again."""
+
 LATE_CLOSE = (
     "The close was sent, but its answer was lost: look in the Orders API whether it happened."
 )
@@ -80,9 +83,17 @@ class Night:
         """How this night ended, if it is closed; one that was not may be tried again."""
         return self.recorded if self.recorded and self.recorded.ok else None
 
+    @property
+    def may_be_last(self) -> bool:
+        """Whether no further night was scheduled with this one."""
+        return self.occurrence >= self.recurrence.last
+
     async def is_last(self) -> bool:
-        """Whether no further night is scheduled, nor by a configuration that came meanwhile."""
-        if self.occurrence < self.recurrence.last:
+        """Whether no further night is scheduled by what is configured now.
+
+        Surely so only for who keeps others from configuring the binding.
+        """
+        if not self.may_be_last:
             return False
         try:
             latest = await configured_now(self.binding)
@@ -100,7 +111,7 @@ class Night:
         stands = await standing.read(self.binding)
         if stands is None:
             raise DeletedError("The binding's deployment was deleted.")
-        return self.by_schedule and not self.recorded and not stands.is_on
+        return self.by_schedule and not self._is_asked_for_again() and not stands.is_on
 
     @property
     def upstream_done_at(self) -> datetime:
@@ -156,17 +167,18 @@ class Night:
         """Whether the next close is due."""
         return self.next_due is not None and self.next_due <= clock.now()
 
-    def may_meet_others(self) -> bool:
-        """Whether another run of the binding may be at work, or may have left something undone."""
-        if not self.by_schedule or self.is_late():
-            return True
-        if any(
-            it.occurrence != self.occurrence and not it.has_failed for it in self.context.nights
-        ):
-            return True
-        before = self.recurrence.latest_at(self.occurrence - timedelta(seconds=1))
-        last = self.context.last_batch
-        return before is not None and (last is None or last.occurrence < before)
+    def look_again_at(self) -> datetime:
+        """When to look whether a schedule that somebody switched off is on again.
+
+        The longer it is since the occurrence, the longer that takes: some thirty looks in a day.
+        """
+        now = clock.now()
+        again = now + max(LOOK_AGAIN, (now - self.occurrence) / 4)
+        return min(again, self.next_due or again)
+
+    def _is_asked_for_again(self) -> bool:
+        known = self.recorded
+        return known is not None and known.status == "FAILED" and not known.inferred
 
     def _may_be_stopped(self) -> bool:
         if self.is_again or not self.by_schedule or self.progress.snapshot_id:

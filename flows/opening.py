@@ -5,13 +5,12 @@ from datetime import datetime
 from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext
 
-from blocks import clock, history
+from blocks import clock
 from blocks import context as contexts
 from blocks.binding import Binding
-from blocks.context import Context
 from blocks.grant import was_refreshed
-from blocks.outcome import LastBatch
 from flows.contract import DailyOrdersBatchCloseConfigRequest
+from flows.keeping import recorded
 from flows.night import Night
 from flows.requests import NightError, configured_now, read_request
 
@@ -44,8 +43,10 @@ async def open_night(binding: Binding, configured: object) -> Night:
         context,
         by_schedule=run is not None and run.auto_scheduled,
         is_again=run is not None and run.run_count > 1,
-        recorded=await _recorded(binding, context, occurrence),
+        recorded=await recorded(binding, context, occurrence),
     )
+    if night.recorded is None and (closed_at := night.progress.closed_at):
+        night.recorded = night.ended("CLOSED", closed_at=closed_at)
     night.is_refreshed = bool(night.snapshot_id) or was_refreshed(binding, since=occurrence)
     return night
 
@@ -67,10 +68,3 @@ def _occurrence(
         f"Nothing is due for {binding} yet: its first close is due at"
         f" {request.recurrence.first.isoformat()}."
     )
-
-
-async def _recorded(binding: Binding, context: Context, occurrence: datetime) -> LastBatch | None:
-    last = context.last_batch
-    if last is None or last.occurrence <= occurrence:
-        return context.outcome_of(occurrence)
-    return (await history.read(binding)).nights.get(occurrence)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -9,10 +10,14 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.flows import Flow
 from prefect.logging import get_logger
 
+from blocks import clock, standing
+from blocks import context as contexts
 from blocks.binding import Binding
+from blocks.context import Progress
 from blocks.outcome import LastBatch, Status
+from blocks.quoting import quotable
 from flows.contract import DailyOrdersBatchCloseConfigRequest
-from flows.keeping import keep, only_writer_of
+from flows.keeping import keep, only_writer_of, recorded
 from flows.night import MAYBE_SENT
 from flows.requests import NightError, read_request
 from flows.waiting import PREFECT_TROUBLE
@@ -38,29 +43,76 @@ async def record_cancelled(flow: Flow[..., Any], flow_run: FlowRun, state: State
     await record_instead(flow_run, "SKIPPED", state.message or "Its run was cancelled.")
 
 
-async def record_instead(run: FlowRun, status: Status, reason: str) -> LastBatch | None:
-    """Record the night of a run on its behalf; returns its outcome, or None if it is of no night.
+async def record_failed(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001
+    """The flow's hook: record that the night failed, where its run could not do so itself.
 
-    Where the run may have sent the close, the night has failed, and the reason says so.
+    A parameter that the flow does not have ends a run before its first line. A night that recorded
+    its outcome costs a read, or two where a later night has ended already.
     """
-    binding = _binding(run.parameters)
-    request = _request(binding, run.parameters) if binding else None
-    occurrence = _occurrence(run, request)
-    if binding is None or occurrence is None:
+    if (which := _Which.of(flow_run)) is None:
+        return
+    context = await contexts.load(which.binding)
+    known = await recorded(which.binding, context, which.occurrence)
+    if known is None or known.inferred or known.status == "SKIPPED":
+        await record_instead(flow_run, "FAILED", quotable(state.message, limit=500) or "Its run failed.")
+
+
+async def record_instead(run: FlowRun, status: Status, reason: str) -> LastBatch | None:
+    """Record the night of a run on its behalf; returns its outcome.
+
+    Where the run may have sent the close, the night has failed, and the reason says so. None is
+    returned, and nothing recorded, if the run is of no night, or if its night is to be skipped
+    while another run of it has not ended: that one will tell.
+    """
+    which = _Which.of(run)
+    if which is None or (status == "SKIPPED" and await which.has_others_than(run)):
         return None
-    async with only_writer_of(binding) as context:
-        progress = context.progress_of(occurrence)
-        outcome = LastBatch(
-            batch_id=binding.batch_id,
-            occurrence=occurrence,
-            status="FAILED" if progress.closing_at else status,
-            snapshot_id=progress.snapshot_id,
-            run=request and request.recurrence.number_of(occurrence),
-            max_runs=request and request.max_runs,
-            reason=f"{reason} {MAYBE_SENT}" if progress.closing_at else reason,
-        )
-        outcome, _ = await keep(binding, context, outcome)
+    async with only_writer_of(which.binding) as context:
+        outcome = which.outcome_of(context.progress_of(which.occurrence), status, reason)
+        outcome, _ = await keep(which.binding, context, outcome)
     return outcome
+
+
+@dataclass(frozen=True)
+class _Which:
+    """The night that a run is for, as far as its parameters tell."""
+
+    binding: Binding
+    occurrence: datetime
+    request: DailyOrdersBatchCloseConfigRequest | None
+
+    @classmethod
+    def of(cls, run: FlowRun) -> "_Which | None":
+        binding = _binding(run.parameters)
+        request = _request(binding, run.parameters) if binding else None
+        occurrence = _occurrence(run, request)
+        return cls(binding, occurrence, request) if binding and occurrence else None
+
+    def outcome_of(self, progress: Progress, status: Status, reason: str | None) -> LastBatch:
+        if progress.closed_at:
+            status, reason = "CLOSED", None
+        elif progress.closing_at:
+            status, reason = "FAILED", f"{reason} {MAYBE_SENT}"
+        return LastBatch(
+            batch_id=self.binding.batch_id,
+            occurrence=self.occurrence,
+            status=status,
+            snapshot_id=progress.snapshot_id,
+            closed_at=progress.closed_at,
+            run=self.request and self.request.recurrence.number_of(self.occurrence),
+            max_runs=self.request and self.request.max_runs,
+            reason=reason,
+        )
+
+    async def has_others_than(self, run: FlowRun) -> bool:
+        """Whether another run of this night has not ended."""
+        stands = await standing.read(self.binding)
+        if stands is None:
+            return False
+        due = self.request and self.request.recurrence.after(self.occurrence, bounded=False)
+        runs = await stands.runs_between(self.occurrence, due or clock.now())
+        others = [it for it in runs if it.id != run.id and it.expected_start_time != due]
+        return any(it.state and not it.state.is_final() for it in others)
 
 
 def _binding(parameters: Mapping[str, Any]) -> Binding | None:

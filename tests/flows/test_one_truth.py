@@ -12,7 +12,7 @@ from prefect.client.schemas.schedules import IntervalSchedule
 from prefect.states import Cancelled, Completed
 
 from blocks import context as contexts
-from blocks import deployment, history
+from blocks import deployment, history, standing
 from blocks import grant as grants
 from blocks.context import Context, Progress
 from blocks.orders import OrdersApi
@@ -20,7 +20,7 @@ from blocks.outcome import LastBatch
 from blocks.progress import MOST_NIGHTS
 from deployments import batches
 from deployments.engine import end_cancelled
-from flows import keeping, unopened
+from flows import unopened
 from flows.daily_close import daily_close
 from flows.unopened import record_unstarted
 from tests.flows.batch import Batch
@@ -171,22 +171,6 @@ async def test_a_night_whose_progress_is_dropped_is_said_to_be_maybe_closed(batc
     assert "may have been sent" in row["reason"]
 
 
-async def test_two_runs_of_a_binding_take_turns_at_what_is_stored(
-    batch: Batch, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await batch.configure_past()
-    taken: list[str] = []
-    only_holder = keeping.only_holder
-    monkeypatch.setattr(
-        keeping, "only_holder", lambda name: taken.append(name) or only_holder(name)
-    )
-
-    assert (await batch.run_night()).state.is_completed()
-    assert taken == []
-    assert (await batch.run_by_hand()).is_completed()
-    assert taken == [f"lock-{batch.binding.slug}"]
-
-
 # 3: what outranks what
 
 
@@ -295,6 +279,70 @@ async def test_a_night_that_may_have_been_closed_by_a_run_that_crashed_is_failed
     assert "Out of memory. The close may have been sent" in missed["reason"]
 
 
+async def test_a_night_whose_run_says_that_it_closed_is_not_told_as_skipped(batch: Batch) -> None:
+    await batch.configure_past(first_due=DAY + MINUTE)
+    await end_run(await batch.night(1), Completed(message="Closed at 2026-01-01 23:20:01 UTC"))
+
+    assert (await batch.run_night(2)).state.is_completed()
+
+    assert await batch.history() == {1: "CLOSED", 2: "CLOSED"}
+    assert (await batch.rows())[0]["inferred"]
+
+
+async def test_a_close_that_only_the_context_tells_of_is_recorded_by_the_next_night(
+    batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await batch.configure_past(first_due=2 * DAY + MINUTE, max_runs=9)
+    assert (await batch.run_night(2)).state.name == "Skipped"
+    first = await batch.night(1)
+    batch.clock.move_to(first.expected_start_time + MINUTE)
+    with monkeypatch.context() as patch:
+        patch.setattr(history, "write", broken(RuntimeError("No table today.")))
+        assert (await batch.wake(first)).state.name == "Completed"
+    async with get_client() as client:
+        await client.delete_flow_run(first.id)
+    batch.clock.ahead = timedelta(0)
+
+    assert (await batch.run_night(2)).state.is_completed()
+
+    row = (await batch.rows())[0]
+    assert (row["run"], row["status"], row["inferred"]) == (1, "CLOSED", True)
+    assert row["closedAt"]
+    assert not (await batch.context()).nights
+
+
+async def test_a_close_that_only_the_context_tells_of_is_not_sent_again(
+    batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await batch.configure_past(first_due=DAY + MINUTE)
+    first = await batch.night(1)
+    assert (await batch.run_night(2)).state.name == "Completed"
+    batch.clock.move_to(first.expected_start_time + MINUTE)
+    with monkeypatch.context() as patch:
+        patch.setattr(history, "write", broken(httpx.ReadTimeout("Too slow.")))
+        first = await batch.wake(first)
+    assert first.state_name == "PrefectUnavailable"
+    batch.clock.ahead = timedelta(0)
+    sent = len(batch.sandbox.events())
+
+    assert (await batch.wake(first)).state.name == "Completed"
+
+    assert len(batch.sandbox.events()) == sent
+    assert await batch.history() == {1: "CLOSED", 2: "CLOSED"}
+
+
+async def test_a_nights_run_is_found_among_hundreds_of_others(
+    batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(standing, "PAGE", 1)
+    await batch.configure_past(first_due=2 * DAY + MINUTE)
+    await end_run(await batch.night(1), Cancelled(message="Not tonight."))
+
+    assert (await batch.run_night(3)).state.is_completed()
+
+    assert await batch.history() == {1: "SKIPPED", 3: "CLOSED"}
+
+
 async def test_a_night_without_a_run_is_told_as_what_prefect_knows_of_it(batch: Batch) -> None:
     await batch.configure_past(first_due=DAY + MINUTE)
     async with get_client() as client:
@@ -400,6 +448,23 @@ async def test_a_late_run_that_begins_after_its_schedule_was_switched_off_waits(
 
     assert (await batch.run_night()).state_name == "ScheduleOff"
     assert not batch.requests("token.refresh")
+
+
+async def test_the_longer_a_schedule_is_off_the_less_often_it_is_looked_at(batch: Batch) -> None:
+    await batch.configure_past()
+    run = await batch.night(1)
+    await switch(batch, on=False)
+    looks = {}
+    for hours in (0.05, 8, 23):
+        now = run.expected_start_time + timedelta(hours=hours)
+        batch.clock.move_to(now)
+        woken = await batch.wake(run)
+        assert woken.state_name == "ScheduleOff"
+        looks[hours] = woken.next_scheduled_start_time - now
+
+    assert looks[0.05] == pytest.approx(MINUTE, abs=timedelta(seconds=10))
+    assert looks[8] == pytest.approx(timedelta(hours=2), abs=MINUTE)
+    assert looks[23] == pytest.approx(timedelta(hours=1), abs=MINUTE)  # the next night is due
 
 
 async def test_what_somebody_asks_for_runs_although_the_schedule_is_off(batch: Batch) -> None:
@@ -548,6 +613,32 @@ async def test_a_run_that_could_not_be_executed_is_recorded(batch: Batch) -> Non
     assert (await batch.wake(run)).state.name == "Completed"
     await record_unstarted(run, "The flow cannot be loaded.")
     assert await told(batch, run) == ("CLOSED", None)
+
+
+async def test_a_run_with_a_parameter_that_its_flow_does_not_have_is_recorded(batch: Batch) -> None:
+    await batch.configure_past()
+    run = await batch.night(1)
+    async with get_client() as client:
+        await client.update_flow_run(run.id, parameters=run.parameters | {"tenantid": "acme"})
+
+    run = await batch.wake(run)
+
+    assert run.state.is_failed()
+    last, row = (await batch.context()).last_batch, (await batch.rows())[-1]
+    assert last.status == row["status"] == "FAILED"
+    assert "tenantid" in last.reason
+
+
+async def test_a_failure_that_its_run_recorded_is_recorded_once(
+    batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await batch.configure_past()
+    batch.sandbox.fault("orders.close", "status", tenant_id=batch.binding.tenant_id, status=403)
+    monkeypatch.setattr(unopened, "record_instead", broken(AssertionError("It is recorded.")))
+
+    run = await batch.run_night()
+
+    assert await told(batch, run) == ("FAILED", run.state.message)
 
 
 async def test_a_run_of_which_nothing_can_be_recorded_is_not_held_up_by_that(
