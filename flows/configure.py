@@ -158,11 +158,11 @@ async def configure(  # noqa: PLR0913, PLR0917  (the seed's request, field by fi
         request = parse_request(from_parameters(parameters), now=_asked_at())
         outcome = await _configure(request, access_token_block)
     except EXPECTED as error:
-        await caller_token.discard(access_token_block)
+        await caller_token.withdraw(access_token_block)
         return Failed(message=str(error))
     except PREFECT_TROUBLE as trouble:
         await go_on_later(trouble)
-        await caller_token.discard(access_token_block)
+        await caller_token.withdraw(access_token_block)
         raise
     return Completed(
         message=f"{outcome.status}: {outcome.max_runs} runs from {outcome.first_run_at} on",
@@ -205,7 +205,7 @@ async def _obtain_grant(binding: Binding, access_token_block: str) -> Grant | No
         return None
     grant = await exchange_initial_token(binding, access_token_block)
     replaced = await store_initial_tokens(binding, grant)
-    await caller_token.discard(access_token_block)
+    await caller_token.withdraw(access_token_block)
     return replaced
 
 

@@ -10,7 +10,7 @@ from prefect.blocks.system import Secret
 from prefect.client.base import PrefectHttpxAsyncClient
 from prefect.client.orchestration import PrefectClient
 
-from blocks import clock, deployment
+from blocks import caller_token, clock, deployment
 from blocks.binding import Binding
 from deployments.batches import end
 from tests.flows.batch import Batch, is_alive
@@ -162,6 +162,26 @@ async def test_a_configuration_without_the_callers_token_says_to_hand_it_over(ba
     assert state.is_failed()
     assert "hand your access token over again" in state.message
     assert not await batch.is_configured()
+
+
+async def test_a_prefect_that_blinks_does_not_hide_why_a_configuration_failed(
+    batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    discard = caller_token.discard
+    answers = [httpx.ReadTimeout("Too slow.")]
+
+    async def blinking(name: str) -> None:
+        if answers:
+            raise answers.pop()
+        await discard(name)
+
+    monkeypatch.setattr(caller_token, "discard", blinking)
+
+    state = await batch.configure(interval="nightly")
+
+    assert state.is_failed()
+    assert state.message.startswith("interval")
+    assert not await batch.caller_token_is_stored()
 
 
 async def test_without_the_template_nothing_is_left_and_configuring_again_heals(
