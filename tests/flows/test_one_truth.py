@@ -9,7 +9,7 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.schedules import IntervalSchedule
-from prefect.states import Cancelled, Completed
+from prefect.states import Cancelled, Completed, Running
 
 from blocks import context as contexts
 from blocks import deployment, history, standing
@@ -19,7 +19,7 @@ from blocks.orders import OrdersApi
 from blocks.outcome import LastBatch
 from blocks.progress import MOST_NIGHTS
 from deployments import batches
-from deployments.engine import end_cancelled
+from deployments.engine import end_cancelled, execute
 from flows import unopened
 from flows.daily_close import daily_close
 from flows.unopened import record_unstarted
@@ -615,13 +615,20 @@ async def test_a_run_that_could_not_be_executed_is_recorded(batch: Batch) -> Non
     assert await told(batch, run) == ("CLOSED", None)
 
 
-async def test_a_run_with_a_parameter_that_its_flow_does_not_have_is_recorded(batch: Batch) -> None:
+@pytest.mark.parametrize("engine", ["the worker's", "Prefect's own"])
+async def test_a_run_with_a_parameter_that_its_flow_does_not_have_is_recorded(
+    batch: Batch, engine: str
+) -> None:
     await batch.configure_past()
     run = await batch.night(1)
     async with get_client() as client:
         await client.update_flow_run(run.id, parameters=run.parameters | {"tenantid": "acme"})
-
-    run = await batch.wake(run)
+        if engine == "Prefect's own":
+            run = await batch.wake(run)
+        else:
+            await client.set_flow_run_state(run.id, Running(), force=True)
+            run = await client.read_flow_run(run.id)
+            await execute(daily_close, run, client)
 
     assert run.state.is_failed()
     last, row = (await batch.context()).last_batch, (await batch.rows())[-1]
