@@ -29,7 +29,7 @@ from prefect.logging import get_logger
 from pydantic import ValidationError
 
 from blocks import clock
-from blocks.process import Process
+from blocks.process import Process, lease_seconds
 
 RENEWALS = 6
 """So many times in a lease it is renewed, and the others' are looked at."""
@@ -281,9 +281,16 @@ async def _page(client: PrefectClient, offset: int) -> list[dict[str, Any]]:
 
 def _readable(page: Iterable[dict[str, Any]]) -> Iterable[tuple[UUID, Process]]:
     for variable in page:
-        if variable["name"].startswith(_PREFIX):
-            with suppress(ValidationError):  # somebody's own variable of such a name
-                yield UUID(variable["id"]), Process.model_validate(variable["value"])
+        name, value = variable["name"], variable["value"]
+        if not name.startswith(_PREFIX):
+            continue
+        try:
+            process = Process.model_validate(value)
+        except ValidationError:  # somebody wrote into it: a living process will write again
+            process = Process(
+                id=name.removeprefix(_PREFIX), name=str(value), seconds=lease_seconds()
+            )
+        yield UUID(variable["id"]), process
 
 
 def _is_not_found(error: Exception) -> bool:

@@ -54,8 +54,8 @@ _work: ContextVar[Work | None] = ContextVar("work", default=None)
 
 
 @contextmanager
-def working(work: Work) -> Iterator[None]:
-    """Do what is in the block as this work."""
+def working(work: Work | None) -> Iterator[None]:
+    """Do what is in the block as this work, or as none."""
     token = _work.set(work)
     try:
         yield

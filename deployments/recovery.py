@@ -113,11 +113,11 @@ async def _unfinished(client: PrefectClient, pool: str) -> list[FlowRun]:
 
 
 async def _claim_of(client: PrefectClient, run: FlowRun) -> Claim | None:
-    """Whose the run is, or was when it was cancelled; None if no worker of this kind claimed it."""
+    """Whose the run is, or was before somebody set its state; None if it was never claimed."""
     if run.state is None:
         return None
-    if not run.state.is_cancelling():
-        return Claim.in_message(run.state.message)
+    if claim := Claim.in_message(run.state.message):
+        return claim
     with suppress(ObjectNotFound):  # deleted meanwhile
         states = await client.read_flow_run_states(run.id)
         return _latest_claim(states)

@@ -12,10 +12,11 @@ from cachetools import LRUCache
 from prefect.logging import get_logger
 from pydantic import SecretStr
 
-from blocks import clock, lock
+from blocks import clock, lock, ownership
 from blocks.binding import Binding
 from blocks.grant import document
 from blocks.grant.model import Grant, GrantError, GrantMissingError, has_enough_life
+from blocks.lease import OwnershipLostError
 from blocks.oauth import GrantLostError, OAuthError, OAuthServer
 
 logger = get_logger("grant")
@@ -147,6 +148,23 @@ async def _rotate(found: document.Document, server: OAuthServer) -> Grant:
         except GrantLostError as lost:
             await found.overwrite(found.grant.lost(str(lost)))
             raise
-        await found.overwrite(fresh)
+        await _keep(found, fresh)
     _recent[found.binding] = _Refreshed(fresh.access_token, fresh.expires_at, fresh.refreshed_at)
     return fresh
+
+
+async def _keep(found: document.Document, fresh: Grant) -> None:
+    """Store what a refresh gave, even if this process was given up while it waited for the answer.
+
+    Nobody else has this token. If the one that it replaces is still stored, nobody has refreshed
+    meanwhile, and whoever goes on with the night needs it.
+    """
+    try:
+        await found.overwrite(fresh)
+    except OwnershipLostError:
+        with ownership.working(None):
+            async with _only_writer(found.binding):
+                stored = await document.read(found.binding)
+                if stored.grant.refresh_token == found.grant.refresh_token:
+                    await stored.overwrite(fresh)
+        raise

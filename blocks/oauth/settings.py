@@ -105,14 +105,14 @@ class OAuthSettings(ClientSettings):
         examples=[5.0],
     )
     read_timeout: float = Field(
-        default=10.0,
+        default=30.0,
         gt=0,
         title="Read timeout",
         description=(
             "Seconds to wait for the server's answer. Too short a time turns slow refreshes into "
             "doubtful ones."
         ),
-        examples=[10.0],
+        examples=[30.0],
     )
     default_token_lifetime: float = Field(
         default=60.0,

@@ -14,7 +14,7 @@ from blocks import clock, grant, http, lock, ownership, systems
 from blocks.grant import Grant, document, use
 from blocks.lease import Lease, OwnershipLostError, OwnershipUnknownError, delete_variable
 from blocks.lock import Holder, LockedError
-from blocks.oauth import OAuthServer
+from blocks.oauth import OAuthServer, Tokens
 from blocks.ownership import Work
 from tests.flows.batch import Batch, is_alive
 
@@ -128,22 +128,27 @@ async def test_who_was_given_up_stores_no_grant(me: Me, batch: Batch, stored: Gr
         assert await grant.load(batch.binding) == stored
 
 
-async def test_who_was_given_up_in_the_middle_of_a_refresh_does_not_store_what_came_back(
-    me: Me, batch: Batch, stored: Grant, server: OAuthServer, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("meanwhile", [None, "from who has taken over"])
+async def test_who_was_given_up_in_a_refresh_stores_its_token_if_nobody_has_replaced_the_old_one(
+    me: Me, batch: Batch, stored: Grant, monkeypatch: pytest.MonkeyPatch, meanwhile: str | None
 ) -> None:
-    ask = OAuthServer.refresh
+    ask, given = OAuthServer.refresh, []
 
-    async def frozen(self: OAuthServer, token: SecretStr) -> object:
-        tokens = await ask(self, token)
+    async def frozen(self: OAuthServer, token: SecretStr) -> Tokens:
+        given.append(await ask(self, token))
         await me.is_given_up()
-        return tokens
+        if meanwhile:
+            with ownership.working(None):
+                await document.write(batch.binding, Grant(refresh_token=SecretStr(meanwhile)))
+        return given[0]
 
     monkeypatch.setattr(OAuthServer, "refresh", frozen)
 
     with pytest.raises(OwnershipLostError):
-        await grant.refresh(batch.binding, server)
+        await grant.refresh(batch.binding, await systems.oauth_server())
 
-    assert (await grant.load(batch.binding)).refresh_token == stored.refresh_token
+    kept = (await grant.load(batch.binding)).refresh_token
+    assert kept == (SecretStr(meanwhile) if meanwhile else given[0].refresh_token)
 
 
 async def test_a_lock_whose_holder_has_no_lease_is_taken_over_at_once(

@@ -157,11 +157,15 @@ async def test_a_run_of_prefects_own_workers_is_left_to_prefect(
     client: PrefectClient, pool: str, process: Begin
 ) -> None:
     me = await process()
-    run_id = await run_of(client, pool, DEAD, Running(message="somebody else's"))
+    deployment = await daily_close.ato_deployment(
+        f"in-{pool}", work_pool_name=pool, parameters={"tenant_id": "acme", "batch_id": "eod"}
+    )
+    run = await client.create_flow_run_from_deployment(await deployment.aapply())
+    await client.set_flow_run_state(run.id, Running(), force=True)
 
     await recover(client, pool, me.process, nothing)
 
-    assert (await read(client, run_id)).state_name == "Running"
+    assert (await read(client, run.id)).state_name == "Running"
 
 
 @pytest.mark.parametrize(
@@ -178,3 +182,14 @@ async def test_a_run_is_given_back_unless_it_was_cancelled_meanwhile(
     await give_back(client, seen, "its worker was stopped")
 
     assert (await read(client, run_id)).state_name == ends_as
+
+
+async def test_a_waiting_run_that_somebody_set_to_running_goes_on(
+    client: PrefectClient, pool: str, process: Begin
+) -> None:
+    me = await process()
+    run_id = await run_of(client, pool, me, Running(message="set by hand"))
+
+    await recover(client, pool, me.process, nothing)
+
+    assert (await read(client, run_id)).state_name == "HandedOver"
