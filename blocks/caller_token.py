@@ -16,6 +16,8 @@ from prefect.exceptions import ObjectNotFound
 from prefect.logging import get_logger
 from pydantic import SecretStr
 
+from blocks.lease import OwnershipUnknownError
+
 WITHDRAWAL_PAUSES = (0, 1, 2, 4, 8, 15, *[30] * 18)
 """Seconds between attempts to delete a token that nobody will use: about ten minutes in all."""
 
@@ -99,7 +101,7 @@ async def withdraw(name: str) -> None:
 async def _discard_when_possible(name: str) -> None:
     for pause in WITHDRAWAL_PAUSES:
         await asyncio.sleep(pause)
-        with suppress(httpx.HTTPError):
+        with suppress(httpx.HTTPError, OwnershipUnknownError):
             return await discard(name)
     logger.error("The Secret block %r holds a caller's token and is of no use: delete it.", name)
     return None

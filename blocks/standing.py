@@ -19,7 +19,7 @@ from prefect.client.schemas.schedules import RRuleSchedule
 from prefect.client.schemas.sorting import FlowRunSort
 from pydantic import BaseModel
 
-from blocks import clock
+from blocks import clock, work_pool
 from blocks.binding import Binding
 from blocks.deployment import FLOW
 from blocks.together import Together
@@ -38,6 +38,8 @@ class Standing(BaseModel):
 
     id: UUID
     paused: bool
+    work_pool_name: str | None = None
+    work_queue_name: str | None = None
     schedules: list[_Schedule]
     parameters: dict[str, Any]
 
@@ -45,6 +47,22 @@ class Standing(BaseModel):
     def is_on(self) -> bool:
         """Whether Prefect lays out any runs of it."""
         return not self.paused and any(schedule.active for schedule in self.schedules)
+
+    async def paused_because(self) -> str | None:
+        """Why no night of it is closed at the moment, in a sentence; None if nothing is paused."""
+        if self.paused:
+            return "Its deployment is paused in Prefect."
+        if not self.is_on:
+            return "Its schedule is switched off in Prefect."
+        if await self.is_pool_paused():
+            pool, queue = self.work_pool_name, self.work_queue_name
+            return f"The work pool {pool}, or its queue {queue}, is paused in Prefect."
+        return None
+
+    async def is_pool_paused(self) -> bool:
+        """Whether the work pool that its runs come from, or the queue, is paused."""
+        pool, queue = self.work_pool_name, self.work_queue_name
+        return pool is not None and await work_pool.is_paused(pool, queue)
 
     def follows(self, schedule: RRuleSchedule) -> bool:
         """Whether this is still its only schedule: people can edit schedules in Prefect."""

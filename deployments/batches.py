@@ -50,21 +50,26 @@ class Schedule(_Shown):
     cadence: str
     upstream_wait_duration: str
     replication_delay_duration: str
-    active: bool = Field(description="Whether it is switched on: false once it was stopped")
+    active: bool = Field(description="Whether nights are closed: false once it was stopped")
+    paused_because: str | None = Field(
+        default=None, description="What somebody has paused in Prefect; empty while it is active"
+    )
     changed_in_prefect: bool = Field(
         description="Whether somebody has edited it in Prefect: what is said of it here is what was"
         " configured, but nextOccurrence is what will be"
     )
 
     @classmethod
-    def of(cls, request: DailyOrdersBatchCloseConfigRequest, stands: Standing) -> Self:
+    async def of(cls, request: DailyOrdersBatchCloseConfigRequest, stands: Standing) -> Self:
         """The schedule that the request asked for, and how it stands in Prefect."""
+        paused_because = await stands.paused_because()
         outcome = DailyOrdersBatchCloseConfigOutcome.of(request)
         return cls(
             **outcome.model_dump(exclude={"status", "tenant_id", "batch_id"}),
             upstream_wait_duration=request.upstream_wait_duration,
             replication_delay_duration=request.replication_delay_duration,
-            active=stands.is_on,
+            active=paused_because is None,
+            paused_because=paused_because,
             changed_in_prefect=is_changed(stands, request.recurrence),
         )
 
@@ -89,7 +94,7 @@ async def describe(binding: Binding) -> Batch:
         raise unknown(binding)
     # In a thread: laying out 100000 nights takes a second, in which an API would answer nobody.
     request = await asyncio.to_thread(read_request, binding, stands.parameters.get("configured"))
-    schedule = Schedule.of(request, stands)
+    schedule = await Schedule.of(request, stands)
     last = (await context.load(binding)).last_batch
     return Batch(
         tenant_id=binding.tenant_id,
@@ -128,14 +133,14 @@ async def end(binding: Binding, *, patience: float | None = None) -> None:
         if await deployment.find(binding) is None:
             raise unknown(binding)
         server = await systems.oauth_server()
-        async with only_writer_of(binding) as stored:
+        async with only_writer_of(binding, patience=patience) as stored:
             # First of all: a configuration that was asked for earlier may be under way.
             await context.store(binding, stored.model_copy(update={"ended_at": clock.now()}))
         # The deployment, by which the binding is found, goes last of what is stored. Its runs end
         # before; a request that is under way at the moment may still be answered.
         await deployment.pause(binding)
         stopped = await deployment.cancel_begun(binding)
-        grant = await grants.delete(binding)
+        grant = await grants.delete(binding, patience=patience)
         for run in stopped:
             await record_instead(run, "SKIPPED", deployment.ENDED)
         await deployment.delete(binding)

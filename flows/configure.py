@@ -11,15 +11,17 @@ from prefect.runtime import flow_run as this_run
 from prefect.states import Completed, Failed
 from pydantic import Field
 
-from blocks import caller_token, clock, deployment, systems
+from blocks import caller_token, clock, deployment, ownership, systems
 from blocks import context as contexts
 from blocks import grant as grants
 from blocks.binding import Binding
 from blocks.caller_token import CallerTokenError
 from blocks.deployment import ScheduleError
 from blocks.grant import Grant, GrantError
+from blocks.lease import OwnershipLostError
 from blocks.lock import only_holder
 from blocks.oauth import GrantLostError, OAuthError, OAuthServer
+from blocks.ownership import Work
 from flows.admission import InvalidRequestError, parse_request
 from flows.contract import DailyOrdersBatchCloseConfigOutcome, DailyOrdersBatchCloseConfigRequest
 from flows.parameters import from_parameters
@@ -55,6 +57,7 @@ async def exchange_initial_token(binding: Binding, access_token_block: str) -> G
 @step
 async def store_initial_tokens(binding: Binding, grant: Grant) -> Grant | None:
     """Store the grant in its Secret block; returns the one that it replaces."""
+    await ownership.require()
     return await grants.store(binding, grant)
 
 
@@ -64,6 +67,7 @@ async def configure_schedule(binding: Binding, request: DailyOrdersBatchCloseCon
 
     The runs carry the request as their context snapshot: the caller's token is no part of it.
     """
+    await ownership.require()
     await deployment.upsert(
         binding,
         RRuleSchedule(rrule=request.recurrence.rrule, timezone=request.recurrence.timezone),
@@ -204,9 +208,20 @@ async def _obtain_grant(binding: Binding, access_token_block: str) -> Grant | No
     if stored and stored.journey_id and stored.journey_id == _journey_id():
         return None
     grant = await exchange_initial_token(binding, access_token_block)
-    replaced = await store_initial_tokens(binding, grant)
+    try:
+        replaced = await store_initial_tokens(binding, grant)
+    except OwnershipLostError:
+        await _abandon(grant)
+        raise
     await caller_token.withdraw(access_token_block)
     return replaced
+
+
+async def _abandon(grant: Grant) -> None:
+    """Revoke a grant that nobody will use: its journey was ended while it was exchanged."""
+    if work := ownership.current():
+        with ownership.working(Work(work.lease)):  # the run is not its own any more, the lease is
+            await grants.revoke(grant, await systems.oauth_server())
 
 
 async def _refuse_superseded(binding: Binding) -> None:

@@ -14,7 +14,7 @@ from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run as this_run
 from prefect.states import Failed
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 from blocks import clock, deployment, ownership, systems
 from blocks import grant as grants
@@ -27,7 +27,7 @@ from blocks.outcome import LastBatch
 from flows.contract import DailyOrdersBatchCloseConfigRequest
 from flows.ending import end_unopened, final_state, not_recorded, stop_schedule, unexpected
 from flows.keeping import note, record
-from flows.night import SWITCHED_OFF, DeletedError, Night, TooLateError
+from flows.night import DeletedError, Night, TooLateError
 from flows.opening import open_night
 from flows.requests import NightError, UnreadableRequestError
 from flows.step import step
@@ -57,7 +57,7 @@ async def prepare_batch_snapshot(night: Night) -> Snapshot:
     snapshot = await orders.prepare_daily_batch_snapshot(
         night.binding.tenant_id,
         night.binding.batch_id,
-        access_token=partial(grants.access_token, night.binding, await systems.oauth_server()),
+        access_token=partial(_access_token, night),
         idempotency_key=_key(night, "prepareSnapshot"),
     )
     # To the next full second: so runs that wait for the same may be told so together.
@@ -85,7 +85,7 @@ async def close_batch(night: Night) -> Closed:
         night.binding.tenant_id,
         night.binding.batch_id,
         night.snapshot_id,
-        access_token=partial(grants.access_token, night.binding, await systems.oauth_server()),
+        access_token=partial(_access_token, night),
         idempotency_key=_key(night, "close"),
         resumed=resumed,
     )
@@ -181,7 +181,7 @@ async def _close(night: Night) -> LastBatch:
     try:
         # A worker looks some seconds ahead, and may begin a run before its time.
         await wait_until(night.occurrence, name="Scheduled")
-        await _wait_while_switched_off(night)
+        await _wait_while_stopped(night)
         night.refuse_late()
         if not night.is_refreshed:
             await run_batch(night)
@@ -204,11 +204,18 @@ async def _close(night: Night) -> LastBatch:
     return night.ended("CLOSED", closed_at=closed.closed_at or clock.now())
 
 
-async def _wait_while_switched_off(night: Night) -> None:
-    """Send nothing while somebody has the schedule switched off; go on if that ends in time."""
-    while await night.is_switched_off():
-        night.refuse_late(SWITCHED_OFF)
-        await wait_until(night.look_again_at(), name="ScheduleOff")
+async def _wait_while_stopped(night: Night, *, surely: bool = False) -> None:
+    """Send nothing while somebody has stopped the night; go on if that ends in time."""
+    while stop := await night.stopped_by(surely=surely):
+        night.refuse_late(stop.reason)
+        await wait_until(night.look_again_at(), name=stop.state)
+
+
+async def _access_token(night: Night, *, rejected: SecretStr | None = None) -> SecretStr:
+    """Asked for before each request to the Orders API: none leaves once somebody stopped it."""
+    await _wait_while_stopped(night, surely=True)
+    server = await systems.oauth_server()
+    return await grants.access_token(night.binding, server, rejected=rejected)
 
 
 async def _end(night: Night, outcome: LastBatch) -> LastBatch:

@@ -92,12 +92,14 @@ async def keep(
 
 
 @asynccontextmanager
-async def only_writer_of(binding: Binding) -> AsyncIterator[Context]:
+async def only_writer_of(
+    binding: Binding, *, patience: float | None = None
+) -> AsyncIterator[Context]:
     """Be the only one that changes what is stored of the binding; yields its context.
 
     Not to be taken where the grant is refreshed: that takes the same lock.
     """
-    async with only_holder(f"lock-{binding.slug}"):
+    async with only_holder(f"lock-{binding.slug}", patience=patience):
         yield await contexts.load(binding)
 
 

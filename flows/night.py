@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
+from typing import NamedTuple
 
 from blocks import clock, standing
 from blocks.binding import Binding
@@ -17,6 +18,9 @@ ON_TIME = timedelta(seconds=10)
 """A scheduled run that begins so soon need not ask whether its schedule was switched off: Prefect
 deletes runs that are still to come when somebody does that, but not those that are late."""
 
+JUST_LOOKED = 1.0
+"""Seconds for which what was just asked about a night's schedule and work pool is believed."""
+
 LOOK_AGAIN = timedelta(minutes=1)
 """How soon a run looks at the earliest whether a schedule that was switched off is on again."""
 
@@ -24,7 +28,17 @@ LATE_CLOSE = (
     "The close was sent, but its answer was lost: look in the Orders API whether it happened."
 )
 MAYBE_SENT = "The close may have been sent: look in the Orders API whether it happened."
-SWITCHED_OFF = "Its schedule was switched off until the next night was due."
+
+
+class Stop(NamedTuple):
+    """What holds a night up: the name of the state that it waits in, and why it was skipped."""
+
+    state: str
+    reason: str
+
+
+SCHEDULE_OFF = Stop("ScheduleOff", "Its schedule was switched off until the next night was due.")
+POOL_PAUSED = Stop("WorkPoolPaused", "Its work pool was paused until the next night was due.")
 
 
 class TooLateError(NightError):
@@ -45,6 +59,8 @@ class Night:
     context: Context
     by_schedule: bool = True
     """Whether the schedule laid out its run; otherwise somebody started it."""
+    is_deployed: bool = False
+    """Whether its run comes from a work pool; otherwise it was called directly from Python."""
     is_again: bool = False
     """Whether its run has been executed before."""
     is_refreshed: bool = False
@@ -53,6 +69,8 @@ class Night:
     """How this night ended, as far as that was recorded before this run."""
     grant_lost: str | None = None
     """Why the OAuth server takes the refresh token no more, if this run was told so."""
+
+    _looked_at: float = float("-inf")
 
     @property
     def recurrence(self) -> Recurrence:
@@ -101,17 +119,30 @@ class Night:
             return True
         return self.occurrence >= latest.recurrence.last
 
-    async def is_switched_off(self) -> bool:
-        """Whether somebody switched its schedule off; raises DeletedError if it is gone.
+    async def stopped_by(self, *, surely: bool = False) -> Stop | None:
+        """What somebody has stopped this night with, for now; DeletedError if it is for good.
 
-        What somebody asked for runs all the same: a run started by hand, or again after a failure.
+        What somebody asked for runs though the schedule is off: a run started by hand, or again
+        after a failure. Nothing runs while its work pool is paused.
+
+        Args:
+            surely: Ask also where the run has only just begun, unless it has just been asked.
         """
-        if not self._may_be_stopped():
-            return False
+        if (
+            not (surely or self._may_be_stopped())
+            or clock.elapsed() - self._looked_at < JUST_LOOKED
+        ):
+            return None
+        looked_at = clock.elapsed()
         stands = await standing.read(self.binding)
         if stands is None:
             raise DeletedError("The binding's deployment was deleted.")
-        return self.by_schedule and not self._is_asked_for_again() and not stands.is_on
+        if self.by_schedule and not self._is_asked_for_again() and not stands.is_on:
+            return SCHEDULE_OFF
+        if self.is_deployed and await stands.is_pool_paused():
+            return POOL_PAUSED
+        self._looked_at = looked_at
+        return None
 
     @property
     def upstream_done_at(self) -> datetime:

@@ -42,7 +42,8 @@ async def open_night(binding: Binding, configured: object) -> Night:
         occurrence,
         context,
         by_schedule=run is not None and run.auto_scheduled,
-        is_again=run is not None and run.run_count > 1,
+        is_deployed=run is not None and run.deployment_id is not None,
+        is_again=run is not None and run.start_time is not None,
         recorded=await recorded(binding, context, occurrence),
     )
     if night.recorded is None and (closed_at := night.progress.closed_at):

@@ -54,7 +54,9 @@ async def record_failed(flow: Flow[..., Any], flow_run: FlowRun, state: State[An
     context = await contexts.load(which.binding)
     known = await recorded(which.binding, context, which.occurrence)
     if known is None or known.inferred or known.status == "SKIPPED":
-        await record_instead(flow_run, "FAILED", quotable(state.message, limit=500) or "Its run failed.")
+        await record_instead(
+            flow_run, "FAILED", quotable(state.message, limit=500) or "Its run failed."
+        )
 
 
 async def record_instead(run: FlowRun, status: Status, reason: str) -> LastBatch | None:

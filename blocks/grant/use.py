@@ -105,9 +105,12 @@ async def access_token(
     return grant.access_token
 
 
-async def delete(binding: Binding) -> Grant | None:
-    """Forget the binding's grant; returns what was stored, so that it can be revoked."""
-    async with _only_writer(binding):
+async def delete(binding: Binding, *, patience: float | None = None) -> Grant | None:
+    """Forget the binding's grant; returns what was stored, so that it can be revoked.
+
+    Raises LockedError if somebody else has it for longer than `patience`, in seconds.
+    """
+    async with _only_writer(binding, patience):
         try:
             found = await document.read(binding)
         except GrantMissingError:
@@ -128,8 +131,10 @@ async def revoke(grant: Grant | None, server: OAuthServer) -> None:
         logger.warning("The grant was not revoked: %s", error)
 
 
-def _only_writer(binding: Binding) -> AbstractAsyncContextManager[None]:
-    return lock.only_holder(f"lock-{binding.slug}")
+def _only_writer(
+    binding: Binding, patience: float | None = None
+) -> AbstractAsyncContextManager[None]:
+    return lock.only_holder(f"lock-{binding.slug}", patience=patience)
 
 
 def _turn(server: OAuthServer) -> asyncio.Semaphore:

@@ -15,8 +15,8 @@ from deployments.http_api.paths import BATCHES
 from deployments.http_api.prefect import WRITE_SECONDS, prefect_at_hand
 from deployments.http_api.shapes import Batch
 
-LOCKED_SECONDS = 8.0
-"""How long to wait for a configuration that is under way: well within WRITE_SECONDS."""
+LOCKED_SECONDS = 4.0
+"""How long to wait for whoever holds each of three locks: together within WRITE_SECONDS."""
 
 router = APIRouter(tags=["batches (extension)"])
 

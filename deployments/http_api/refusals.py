@@ -103,7 +103,7 @@ PROBLEMS: dict[type[Exception], Callable[[Any], ProblemError]] = {
     OAuthError: lambda _: unavailable("Callers cannot be verified at the moment."),
     NightError: lambda error: unavailable(str(error)),
     LockedError: lambda _: unavailable(
-        "The batch is being configured at the moment: try again in a minute."
+        "The batch is being configured or closed at the moment: try again in a minute."
     ),
     CallerTokenError: lambda _: unavailable(PREFECT_AWAY),
     httpx.HTTPError: lambda _: unavailable(PREFECT_AWAY),

@@ -7,7 +7,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from prefect.server.database.configurations import AioSqliteConfiguration
+from prefect.server.database.configurations import SQLITE_BEGIN_MODE, AioSqliteConfiguration
 from prefect.server.utilities.database import Timestamp
 from sqlalchemy import Dialect
 from sqlalchemy.dialects.sqlite.aiosqlite import AsyncAdapt_aiosqlite_cursor
@@ -43,7 +43,14 @@ async def _begin_as_writer(
     with_for_update: bool = True,  # noqa: ARG001  (whatever Prefect asks for)
 ) -> AsyncIterator[AsyncSessionTransaction]:
     async with _begin(self, session, with_for_update=True) as transaction:
-        yield transaction
+        await session.connection()  # begins now, and not with the first statement
+        # What is only read meanwhile, by another session, must not wait for this very writer:
+        # Prefect does that where a work queue is paused.
+        token = SQLITE_BEGIN_MODE.set(None)
+        try:
+            yield transaction
+        finally:
+            SQLITE_BEGIN_MODE.reset(token)
 
 
 _execute = AsyncAdapt_aiosqlite_cursor.execute

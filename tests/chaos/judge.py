@@ -13,11 +13,13 @@ from blocks import grant as grants
 from blocks.context import LastBatch
 from blocks.grant import GrantMissingError
 from deployments import journeys
+from deployments.journey import JourneyError
 from deployments.sandbox.client import SandboxClient
 from tests.chaos.hardships import Ending
 from tests.chaos.trials import REPLICATION_DELAY, UPSTREAM_WAIT, Trial
 
-MAYBE_CLOSED = "its answer was lost"
+MAYBE_CLOSED = ("its answer was lost", "may have been sent")
+SOMEBODY_ELSES = "close: closed by somebody else"
 NOT_YET_STORED = timedelta(seconds=3)
 """Between the server's rotation and the end of our write, on a busy machine."""
 
@@ -57,6 +59,8 @@ class Judge:
             await self._judge_refused(finding)
         else:
             await self._judge_night(finding)
+        if finding.ending == "REFUSED" and "REFUSED" not in trial.endings:
+            finding.wrong.append(f"refused: {await _why(trial)}")
         if finding.ending not in trial.endings and not finding.wrong:
             self._judge_surprise(finding, await context.load(trial.binding))
         return finding
@@ -87,8 +91,11 @@ class Judge:
     def _judge_closes(self, finding: Finding, outcome: LastBatch) -> None:
         trial = finding.trial
         closes = self._sandbox.closes(trial.binding.tenant_id, trial.binding.batch_id)
-        doubtful = MAYBE_CLOSED in (outcome.reason or "")
+        doubtful = any(doubt in (outcome.reason or "") for doubt in MAYBE_CLOSED)
         wanted = {0, 1} if doubtful else {int(outcome.ok)}
+        if trial.fault and trial.fault.name == SOMEBODY_ELSES:
+            # Whoever goes on after a crash cannot tell: it may have been the close that was sent.
+            wanted = {0}
         if len(closes) not in wanted:
             finding.wrong.append(f"recorded as {outcome.status}, but closed {len(closes)} times")
         if closes and trial.first_run_at:
@@ -131,6 +138,15 @@ async def runs_of(trial: Trial) -> list[FlowRun]:
 def is_final(run: FlowRun) -> bool:
     """Whether the run has ended for good."""
     return bool(run.state and run.state.is_final())
+
+
+async def _why(trial: Trial) -> str:
+    assert trial.journey_id
+    try:
+        await journeys.result(trial.journey_id)
+    except JourneyError as error:
+        return str(error)
+    return "it was not"
 
 
 async def _has_grant(trial: Trial) -> bool:

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -170,6 +170,75 @@ async def test_while_the_schedule_is_switched_off_nothing_is_sent_and_everything
     assert (await batches.describe(nights.binding)).schedule.active
     await nights.reach("Completed")
     assert len(nights.closes()) == 1
+
+
+async def pause_pool(client: PrefectClient, _: Nights, *, on: bool) -> None:
+    await client.update_work_pool(WORK_POOL, WorkPoolUpdate(is_paused=not on))
+
+
+async def pause_queue(client: PrefectClient, _: Nights, *, on: bool) -> None:
+    queue = await client.read_work_queue_by_name("default", work_pool_name=WORK_POOL)
+    await client.update_work_queue(queue.id, is_paused=not on)
+
+
+async def pause_deployment(client: PrefectClient, nights: Nights, *, on: bool) -> None:
+    found = await nights.deployment()
+    await (client.resume_deployment if on else client.pause_deployment)(found.id)
+
+
+@pytest.mark.parametrize("stop", [pause_pool, pause_queue, pause_deployment, switch])
+async def test_what_is_stopped_while_a_run_tries_again_sends_nothing_until_it_goes_on(
+    worker: Part, nights: Nights, client: PrefectClient, stop: Callable[..., Awaitable[None]]
+) -> None:
+    again = {"status": 503, "headers": {"Retry-After": "3"}, "count": 2}
+    nights.sandbox.fault("orders.close", "status", tenant_id=nights.binding.tenant_id, **again)
+    await due_together([nights], maxRuns=3)
+    await until("the first attempt", lambda: "orders.close" in requests(nights))
+    await stop(client, nights, on=False)
+    try:
+        before = requests(nights)
+        described = await batches.describe(nights.binding)
+        assert not described.schedule.active
+        assert " in Prefect." in described.schedule.paused_because
+        waits = "WorkPoolPaused" if stop in {pause_pool, pause_queue} else "ScheduleOff"
+        await nights.reach(waits)
+        assert requests(nights) == before
+    finally:
+        await stop(client, nights, on=True)
+
+    await nights.reach("Completed")
+    assert len(nights.closes()) == 1
+
+
+async def test_a_batch_that_is_ended_while_a_run_tries_again_is_not_closed_any_more(
+    worker: Part, nights: Nights
+) -> None:
+    again = {"status": 503, "headers": {"Retry-After": "3"}, "count": 2}
+    nights.sandbox.fault("orders.close", "status", tenant_id=nights.binding.tenant_id, **again)
+    await due_together([nights], maxRuns=3)
+    await until("the first attempt", lambda: "orders.close" in requests(nights))
+
+    await batches.end(nights.binding)
+    before = requests(nights).count("orders.close")
+    await asyncio.sleep(8)
+
+    assert requests(nights).count("orders.close") == before
+    assert not nights.closes()
+
+
+async def test_a_journey_that_somebody_ends_while_it_is_exchanged_configures_nothing(
+    worker: Part, nights: Nights, client: PrefectClient
+) -> None:
+    tenant = nights.binding.tenant_id
+    nights.sandbox.fault("token.exchange", "slow", tenant_id=tenant, seconds=6)
+    before = nights.sandbox.verdict().configured
+    journey_id = await journeys.start(nights.wanted(in_seconds(3600)), nights.caller_token())
+    await until("the exchange", lambda: nights.sandbox.verdict().configured > before)
+    await client.set_flow_run_state(journey_id, State(type=StateType.FAILED), force=True)
+
+    await until("its answer, and the end", lambda: "revoke" in requests(nights))
+    with pytest.raises(batches.UnknownBatchError):
+        await batches.describe(nights.binding)
 
 
 async def test_a_schedule_that_is_switched_on_again_is_laid_out_within_a_minute_or_so(

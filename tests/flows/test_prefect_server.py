@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy as sa
 from docket import Docket, Worker
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.server.database.orm_models import (
     Base,
     BlockDocument,
@@ -287,3 +288,15 @@ async def test_no_events_are_emitted_of_the_variables_that_closes_keep_for_thems
         await getattr(variables, emitting)(Variable(id=uuid4(), name=name, value=1, tags=[]))
     told = [event for client in clients.AssertingEventsClient.all for event in client.events]
     assert [event.resource.name for event in told] == others
+
+
+async def test_a_work_queue_can_be_paused_though_its_writer_reads_by_another_session(
+    prefect_api: None,
+) -> None:
+    name = f"pool-{uuid4().hex[:8]}"
+    async with get_client() as client:
+        await client.create_work_pool(WorkPoolCreate(name=name, type="batch-close"))
+        queue = await client.read_work_queue_by_name("default", work_pool_name=name)
+        async with asyncio.timeout(10):
+            await client.update_work_queue(queue.id, is_paused=True)
+        assert (await client.read_work_queue(queue.id)).is_paused
