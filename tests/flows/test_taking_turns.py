@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -69,7 +69,12 @@ async def test_whoever_writes_what_is_stored_takes_the_lock(
     await batch.configure_past()
     taken: list[str] = []
     take = keeping.only_holder
-    monkeypatch.setattr(keeping, "only_holder", lambda name: taken.append(name) or take(name))
+
+    def noted(name: str, **how: Any) -> AbstractAsyncContextManager[None]:
+        taken.append(name)
+        return take(name, **how)
+
+    monkeypatch.setattr(keeping, "only_holder", noted)
 
     assert (await batch.run_night()).state.is_completed()
 
