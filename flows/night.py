@@ -21,7 +21,7 @@ deletes runs that are still to come when somebody does that, but not those that 
 JUST_LOOKED = 1.0
 """Seconds for which what was just asked about a night's schedule and work pool is believed."""
 
-LOOK_AGAIN = timedelta(minutes=1)
+LOOK_AGAIN = timedelta(seconds=15)
 """How soon a run looks at the earliest whether a schedule that was switched off is on again."""
 
 LATE_CLOSE = (
