@@ -134,8 +134,8 @@ class Lease:
                 async with self._renewing:
                     await self._renew()
                 await self._look()
-            except OwnershipLostError as lost:
-                logger.warning("%s", lost)
+            except OwnershipLostError:
+                return
             except Exception as error:  # noqa: BLE001  (whatever it is, the next attempt may do)
                 logger.warning("The lease is not renewed (%s); trying again.", type(error).__name__)
 
@@ -149,6 +149,7 @@ class Lease:
             async with asyncio.timeout(self._step):
                 if not await self._is_written(change) and not await self._is_there():
                     self.lost.set()
+                    logger.warning("%s", _LOST)
         except (httpx.HTTPError, TimeoutError) as error:
             raise OwnershipUnknownError(
                 f"Prefect does not answer ({type(error).__name__}): nobody can tell whether this"

@@ -81,7 +81,7 @@ async def test_a_frozen_worker_is_taken_over_from_and_sends_nothing_when_it_wake
 ) -> None:
     frozen = start_worker()
     tenant = nights.binding.tenant_id
-    nights.sandbox.fault("orders.prepareSnapshot", "slow", tenant_id=tenant, seconds=2)
+    nights.sandbox.fault("orders.prepareSnapshot", "slow", tenant_id=tenant, seconds=6)
     await due_together([nights], upstream_wait=4, replication_delay=2)
     await nights.reach("WaitForUpstream")
     await nights.reach("Resuming")
@@ -89,6 +89,10 @@ async def test_a_frozen_worker_is_taken_over_from_and_sends_nothing_when_it_wake
     os.killpg(frozen.process.pid, signal.SIGSTOP)
     other = start_worker()
     await nights.reach("Completed")
+    lease = f"lease-{(await claims_of(client, nights))[0].process}"
+    async with asyncio.timeout(PATIENCE):
+        while await client.read_variable_by_name(lease):  # noqa: ASYNC110  (another process's)
+            await asyncio.sleep(0.5)
     os.killpg(frozen.process.pid, signal.SIGCONT)
     await until("it notices", lambda: "for dead" in frozen.log.read_text())
     other.stop()
