@@ -289,7 +289,7 @@ def _readable(page: Iterable[dict[str, Any]]) -> Iterable[tuple[UUID, Process]]:
             process = Process.model_validate(value)
         except ValidationError:  # somebody wrote into it: a living process will write again
             process = Process(
-                id=name.removeprefix(_PREFIX), name=str(value), seconds=lease_seconds()
+                id=name.removeprefix(_PREFIX), name="unreadable", seconds=lease_seconds()
             )
         yield UUID(variable["id"]), process
 
