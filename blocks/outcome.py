@@ -1,11 +1,18 @@
-"""How a night ended, and which of two things that are said of the same night is to be believed."""
+"""How a night ended, and how the state of its run says so.
+
+Of two things that are said of the same night it is told here which is to be believed.
+"""
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, computed_field
 from pydantic.alias_generators import to_camel
+
+from blocks.quoting import quotable
 
 Status = Literal["CLOSED", "FAILED", "SKIPPED"]
 
@@ -72,3 +79,34 @@ def merged(outcomes: Iterable[LastBatch]) -> dict[datetime, LastBatch]:
     for outcome in outcomes:
         nights[outcome.occurrence] = believed(nights.get(outcome.occurrence), outcome)
     return dict(sorted(nights.items()))
+
+
+def final_state(outcome: LastBatch) -> State[Any]:
+    """The state of the night's run, which says the same as what is recorded."""
+    data = outcome.model_dump(mode="json", by_alias=True, exclude_none=True)
+    if outcome.status == "FAILED":
+        return Failed(message=outcome.reason, data=data)
+    if outcome.status == "SKIPPED":
+        return Completed(name="Skipped", message=outcome.reason, data=data)
+    at = f" at {outcome.closed_at:%Y-%m-%d %H:%M:%S} UTC" if outcome.closed_at else ""
+    return Completed(message=f"Closed{at}", data=data)
+
+
+def says_closed(state: State[Any]) -> bool:
+    """Whether a run that closed its night ended with this state."""
+    return (
+        state.is_completed()
+        and state.name == "Completed"
+        and (state.message or "").startswith("Closed")
+    )
+
+
+def says_skipped(state: State[Any]) -> bool:
+    """Whether a run that skipped its night ended with this state: by hand nobody can name one."""
+    return state.is_completed() and state.name == "Skipped"
+
+
+def ended_as(state: State[Any]) -> str:
+    """Why there was no outcome, as far as the final state of the night's run tells."""
+    said = quotable(state.message)
+    return f"Its run ended as {state.name}" + (f": {said}" if said else ".")

@@ -48,7 +48,7 @@ from deployments.engine import end_cancelled, execute
 from deployments.loading import CannotLoadError, LoadedFlows
 from deployments.prefect_client import shared_prefect_client
 from deployments.recovery import give_back, recover
-from deployments.stopped import StoppedRuns
+from deployments.stopped import LOOK_SECONDS, StoppedRuns
 from flows.unopened import record_unstarted
 
 RUNS_AT_ONCE = 32
@@ -192,7 +192,7 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
     async def _record_stopped(self) -> None:
         stopped = StoppedRuns()
         while True:
-            await anyio.sleep(HEARTBEAT_SECONDS)
+            await anyio.sleep(LOOK_SECONDS)
             if (lease := self._lease) is None:
                 continue
             try:

@@ -23,9 +23,9 @@ from blocks.grant import GrantError
 from blocks.lock import only_holder
 from blocks.oauth import GrantLostError, OAuthError
 from blocks.orders import Closed, OrdersError, Snapshot, idempotency_key
-from blocks.outcome import LastBatch
+from blocks.outcome import LastBatch, final_state
 from flows.contract import DailyOrdersBatchCloseConfigRequest
-from flows.ending import end_unopened, final_state, not_recorded, stop_schedule, unexpected
+from flows.ending import end_unopened, not_recorded, stop_schedule, unexpected
 from flows.keeping import note, record
 from flows.night import DeletedError, Night, TooLateError
 from flows.opening import open_night

@@ -1,12 +1,8 @@
 """What belongs to the end of a night besides its steps, above all where something goes wrong."""
 
-from typing import Any
-
 from prefect import get_run_logger
-from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
 from prefect.events import emit_event
-from prefect.states import Completed, Failed
 
 from blocks import deployment
 from blocks import grant as grants
@@ -35,17 +31,6 @@ def unexpected(error: Exception) -> str:
 def not_recorded(error: Exception) -> None:
     """Log why the end of a night could not be recorded, or what belongs to it not be done."""
     get_run_logger().error("The end of the night is not recorded as it should be.", exc_info=error)
-
-
-def final_state(outcome: LastBatch) -> State[Any]:
-    """The state of the night's run, which says the same as what is recorded."""
-    data = outcome.model_dump(mode="json", by_alias=True, exclude_none=True)
-    if outcome.status == "FAILED":
-        return Failed(message=outcome.reason, data=data)
-    if outcome.status == "SKIPPED":
-        return Completed(name="Skipped", message=outcome.reason, data=data)
-    at = f" at {outcome.closed_at:%Y-%m-%d %H:%M:%S} UTC" if outcome.closed_at else ""
-    return Completed(message=f"Closed{at}", data=data)
 
 
 async def stop_schedule(night: Night, reason: str) -> None:

@@ -4,15 +4,13 @@ from collections import deque
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from itertools import takewhile
-from typing import Any
 
-from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.schedules import RRuleSchedule
 
 from blocks import standing
 from blocks.history import NIGHTS_KEPT, History
-from blocks.outcome import LastBatch
-from blocks.quoting import quotable
+from blocks.outcome import LastBatch, ended_as, says_closed
 from blocks.standing import Standing
 from flows.night import MAYBE_SENT, Night
 from flows.recurrence import Recurrence
@@ -74,22 +72,13 @@ def _inferred(
     if any(not state.is_final() for state in states) or not (states or is_as_configured):
         return None
     progress = night.context.progress_of(moment)
-    if progress.closed_at or any(_says_closed(state) for state in states):
+    if progress.closed_at or any(says_closed(state) for state in states):
         at = progress.closed_at
         return night.outcome_of(progress, "CLOSED", reason=None, closed_at=at, inferred=True)
     reason = NO_RUN
     if states:
-        latest = max(states, key=lambda state: state.timestamp)
-        said = quotable(latest.message)
-        reason = f"Its run ended as {latest.name}" + (f": {said}" if said else ".")
+        reason = ended_as(max(states, key=lambda state: state.timestamp))
     if progress.closing_at is None:
         return night.outcome_of(progress, "SKIPPED", reason=reason, inferred=True)
     doubt = f"{reason.rstrip('.')}. {MAYBE_SENT}"
     return night.outcome_of(progress, "FAILED", reason=doubt, inferred=True)
-
-
-def _says_closed(state: State[Any]) -> bool:
-    """Whether our own flow ended its run so: of a night that it closed, but could not record."""
-    return (state.type, state.name) == (StateType.COMPLETED, "Completed") and (
-        state.message or ""
-    ).startswith("Closed")

@@ -14,7 +14,7 @@ from blocks import clock, standing
 from blocks import context as contexts
 from blocks.binding import Binding
 from blocks.context import Progress
-from blocks.outcome import LastBatch, Status
+from blocks.outcome import LastBatch, Status, ended_as, says_closed, says_skipped
 from blocks.quoting import quotable
 from flows.contract import DailyOrdersBatchCloseConfigRequest
 from flows.keeping import keep, only_writer_of, recorded
@@ -49,14 +49,27 @@ async def record_failed(flow: Flow[..., Any], flow_run: FlowRun, state: State[An
     A parameter that the flow does not have ends a run before its first line. A night that recorded
     its outcome costs a read, or two where a later night has ended already.
     """
-    if (which := _Which.of(flow_run)) is None:
-        return
-    context = await contexts.load(which.binding)
-    known = await recorded(which.binding, context, which.occurrence)
+    known = await _known_of(flow_run)
     if known is None or known.inferred or known.status == "SKIPPED":
         await record_instead(
             flow_run, "FAILED", quotable(state.message, limit=500) or "Its run failed."
         )
+
+
+async def record_ended(run: FlowRun) -> None:
+    """Record the night of a run that was ended in Prefect, unless an outcome of it is recorded."""
+    state = run.state
+    if state is None or says_closed(state) or says_skipped(state) or await _known_of(run):
+        return
+    status: Status = "FAILED" if state.is_failed() else "SKIPPED"
+    await record_instead(run, status, ended_as(state))
+
+
+async def _known_of(run: FlowRun) -> LastBatch | None:
+    if (which := _Which.of(run)) is None:
+        return None
+    context = await contexts.load(which.binding)
+    return await recorded(which.binding, context, which.occurrence)
 
 
 async def record_instead(run: FlowRun, status: Status, reason: str) -> LastBatch | None:
