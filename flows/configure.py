@@ -24,7 +24,7 @@ from blocks.oauth import GrantLostError, OAuthError, OAuthServer
 from blocks.ownership import Work
 from flows.admission import InvalidRequestError, parse_request
 from flows.contract import DailyOrdersBatchCloseConfigOutcome, DailyOrdersBatchCloseConfigRequest
-from flows.parameters import from_parameters
+from flows.parameters import from_parameters, to_stored
 from flows.step import step
 from flows.waiting import PREFECT_TROUBLE, go_on_later
 
@@ -74,7 +74,7 @@ async def configure_schedule(binding: Binding, request: DailyOrdersBatchCloseCon
         parameters={
             "tenant_id": binding.tenant_id,
             "batch_id": binding.batch_id,
-            "configured": request.model_dump(mode="json", by_alias=True),
+            "configured": to_stored(request),
         },
         first=request.recurrence.first,
     )
@@ -134,8 +134,10 @@ async def configure(  # noqa: PLR0913, PLR0917  (the seed's request, field by fi
         Field(examples=["Europe/Paris"], json_schema_extra={"title": "Time zone"}),
     ] = None,
     additional_fields: Annotated[
-        dict[str, Any] | None,
-        Field(examples=[{"costCentre": "4711"}], json_schema_extra={"title": "Additional fields"}),
+        str | dict[str, Any] | None,
+        Field(
+            examples=['{"costCentre": "4711"}'], json_schema_extra={"title": "Additional fields"}
+        ),
     ] = None,
 ) -> State[Any]:
     """Set up the nightly close of one tenant's batch: once, and it runs every night by itself.
@@ -154,7 +156,8 @@ async def configure(  # noqa: PLR0913, PLR0917  (the seed's request, field by fi
         upstream_wait_duration: How long upstream systems need after the scheduled start.
         replication_delay_duration: How long to wait between the snapshot and the close.
         time_zone: The IANA zone of the first run, if its timestamp does not say it.
-        additional_fields: Anything else to keep with the configuration; never a secret.
+        additional_fields: Anything else to keep with the configuration, as a JSON object; never a
+            secret.
     """
     parameters = locals()
     try:

@@ -13,6 +13,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationInfo,
+    field_validator,
     model_validator,
 )
 from pydantic.alias_generators import to_camel
@@ -22,9 +23,9 @@ from flows.extras import extra_errors
 from flows.moments import find_zone, parse_moment
 from flows.recurrence import Recurrence
 from flows.refusals import InvalidRequestError, brief
-from flows.rules import Admission, schedule_errors
+from flows.rules import NO_PATH_SEGMENTS, Admission, name_errors, schedule_errors
 
-_NAME = "1 to 200 characters, no control characters, no white space around them"
+_NAME = "1 to 200 characters, no control characters, no white space around them; not . or .."
 _UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}  # controls, lone surrogates, line and paragraph separators
 
 
@@ -47,7 +48,16 @@ def _zone(name: str) -> str:
     return name
 
 
-_Name = Annotated[str, Field(strict=True, min_length=1, max_length=200), AfterValidator(_plain)]
+_Name = Annotated[
+    str,
+    Field(
+        strict=True,
+        min_length=1,
+        max_length=200,
+        json_schema_extra={"not": {"enum": [*NO_PATH_SEGMENTS]}},
+    ),
+    AfterValidator(_plain),
+]
 _Moment = Annotated[str, _read_by(parse_moment)]
 _Interval = Annotated[str, _read_by(parse_interval)]
 _Wait = Annotated[str, _read_by(parse_wait)]
@@ -89,6 +99,16 @@ class DailyOrdersBatchCloseConfigRequest(_Wire):
         default=None, description="an IANA time zone such as 'Europe/Paris'"
     )
 
+    @field_validator(
+        "upstream_wait_duration",
+        "replication_delay_duration",
+        mode="before",
+        json_schema_input_type=str | None,
+    )
+    @classmethod
+    def _default_for_null(cls, value: object, info: ValidationInfo) -> object:
+        return cls.model_fields[info.field_name or ""].default if value is None else value
+
     @property
     def zone(self) -> str | None:
         """The time zone whose clock the schedule keeps, from either of the two places for it."""
@@ -112,8 +132,10 @@ class DailyOrdersBatchCloseConfigRequest(_Wire):
     @model_validator(mode="after")
     def _agrees_with_itself(self, info: ValidationInfo) -> Self:
         admission = info.context if isinstance(info.context, Admission) else None
-        unknown = extra_errors(self.model_extra or {}, known=type(self).model_fields)
-        if errors := [*unknown, *schedule_errors(self, admission)]:
+        is_new = admission is not None
+        unknown = extra_errors(self.model_extra or {}, known=type(self).model_fields, is_new=is_new)
+        names = name_errors(self) if is_new else ()
+        if errors := [*unknown, *names, *schedule_errors(self, admission)]:
             raise InvalidRequestError(errors)
         return self
 

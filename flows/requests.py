@@ -5,6 +5,7 @@ from pydantic import ValidationError
 from blocks import standing
 from blocks.binding import Binding
 from flows.contract import DailyOrdersBatchCloseConfigRequest
+from flows.parameters import from_stored
 from flows.refusals import InvalidRequestError
 
 
@@ -23,7 +24,7 @@ class UnreadableRequestError(NightError):
 def read_request(binding: Binding, configured: object) -> DailyOrdersBatchCloseConfigRequest:
     """The request that is stored as `configured`; raises UnreadableRequestError."""
     try:
-        return DailyOrdersBatchCloseConfigRequest.model_validate(configured)
+        return DailyOrdersBatchCloseConfigRequest.model_validate(from_stored(configured))
     except ValidationError as refusal:
         wrong = ", ".join(dict.fromkeys(_fields_at_fault(refusal)))
     # Raised out here: a validation error holds what it could not read.

@@ -28,6 +28,17 @@ class Admission:
     shortest: timedelta
 
 
+NO_PATH_SEGMENTS = (".", "..")
+"""No name: in a URL's path these are removed, encoded or not (RFC 3986 5.2.4)."""
+
+
+def name_errors(request: "DailyOrdersBatchCloseConfigRequest") -> Iterator[FieldError]:
+    """Which of a new request's names could not stand in a path, by which a batch is found."""
+    for field, name in (("tenantId", request.tenant_id), ("batchId", request.batch_id)):
+        if name in NO_PATH_SEGMENTS:
+            yield FieldError(field, f"is {name!r}, which cannot stand in a URL's path")
+
+
 def schedule_errors(
     request: "DailyOrdersBatchCloseConfigRequest", admission: Admission | None
 ) -> Iterator[FieldError]:

@@ -1,6 +1,7 @@
 """Configuring a batch: what stands afterwards, and what does not when it fails."""
 
 import asyncio
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from prefect.client.orchestration import PrefectClient
 from blocks import caller_token, clock, deployment
 from blocks.binding import Binding
 from deployments.batches import end
+from flows.requests import read_request
 from tests.flows.batch import Batch, is_alive
 
 
@@ -68,12 +70,14 @@ async def test_the_next_night_stands_as_a_run_that_carries_the_request(batch: Ba
     }
 
 
-async def test_unknown_fields_are_kept_for_the_nights(batch: Batch) -> None:
-    await batch.configure(additional_fields={"costCentre": "4711", "notes": ["a", {"b": 1}]})
+@pytest.mark.parametrize("written", [dict, json.dumps])
+async def test_unknown_fields_are_kept_for_the_nights(batch: Batch, written: Any) -> None:
+    fields = {"costCentre": "4711", "notes": ["a", {"b": 1}]}
+    await batch.configure(additional_fields=written(fields))
 
     configured = (await batch.night(1)).parameters["configured"]
-    assert configured["costCentre"] == "4711"
-    assert configured["notes"] == ["a", {"b": 1}]
+    assert json.loads(configured["additionalFields"]) == fields
+    assert read_request(batch.binding, configured).model_extra == fields
 
 
 async def test_a_token_typed_into_a_secret_block_by_hand_is_understood(batch: Batch) -> None:

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from flows import recurrence as recurrences
 from flows.admission import FieldError, InvalidRequestError, parse_request
 from flows.contract import DailyOrdersBatchCloseConfigOutcome, DailyOrdersBatchCloseConfigRequest
+from flows.parameters import from_parameters, from_stored, to_parameters, to_stored
 from flows.recurrence import Recurrence
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -176,6 +177,23 @@ def test_a_name_is_printable_text_of_some_length(field, name):
     assert "but must be 1 to 200 characters" in refusals(**{field: name})[field]
 
 
+@pytest.mark.parametrize("name", [".", ".."])
+@pytest.mark.parametrize("field", ["tenantId", "batchId"])
+def test_a_name_that_a_url_cannot_hold_is_refused(field, name):
+    assert refusals(**{field: name}) == {field: f"is {name!r}, which cannot stand in a URL's path"}
+    # One that was stored before is read as ever: its nights go on.
+    stored = read().model_dump(by_alias=True)
+    assert DailyOrdersBatchCloseConfigRequest.model_validate({**stored, field: name})
+
+
+def test_null_for_an_optional_field_means_its_default():
+    optional = ("upstreamWaitDuration", "replicationDelayDuration", "timeZone")
+
+    assert read(**dict.fromkeys(optional)) == read()
+    assert read(upstreamWaitDuration=None).upstream_wait_duration == "PT15M"
+    assert "is not an ISO 8601 duration" in refusals(interval=None)["interval"]
+
+
 @pytest.mark.parametrize("name", ["x" * 200, "Ünïcödé 東京", "a--b", "\N{FAMILY}", "../etc", "a b"])
 def test_any_other_name_is_taken_as_it_is(name):
     assert read(tenantId=name, batchId=name).tenant_id == name
@@ -243,7 +261,6 @@ def test_the_zone_may_be_a_field_of_its_own_if_it_is_the_same():
     ("text", "reason"),
     [
         (86400, "is not an ISO 8601 duration"),
-        (None, "is not an ISO 8601 duration"),
         ("", "is not an ISO 8601 duration"),
         ("P", "is not an ISO 8601 duration"),
         ("PT", "is not an ISO 8601 duration"),
@@ -380,6 +397,60 @@ def test_unknown_fields_are_bounded_together():
     assert "may have 4096 bytes together" in refusals(first="é" * 1000, second="x" * 2100)["second"]
 
 
+def nested(levels: int) -> object:
+    return [nested(levels - 1)] if levels > 1 else []
+
+
+def test_unknown_fields_are_bounded_in_depth():
+    assert read(extra=nested(32))
+    for levels in (33, 199, 900):
+        told = "is nested too deeply to be kept: 32 levels at most"
+        assert refusals(extra=nested(levels)) == {"extra": told}
+    # What was stored before there was a bound is read as ever.
+    stored = {**read().model_dump(by_alias=True), "extra": nested(199)}
+    assert DailyOrdersBatchCloseConfigRequest.model_validate(stored).model_extra
+
+
+AS_THEY_CAME = [
+    {"ticket": 2**64, "less": -(2**70), "huge": 10**400},
+    {"note": {"__prefect_kind": "jinja", "template": "{{ 7**12000000 % 10 }}"}},
+    {"note": {"__prefect_kind": "workspace_variable", "variable_name": "secret"}},
+    {"__prefect_kind": "none", "value": 1},
+    {"block": {"$ref": {"block_document_id": "5d0f6c2e-6a53-4b8e-9b11-2f1f5d0a7c41"}}},
+    {"$ref": "x", "{{ a }}": "{{ prefect.variables.a }} ${{ b }}"},
+    {"additionalFields": '{"tenantId": "other"}', "additional_fields": {"a": 1}},
+    {"tiny": 5e-324, "large": 1.7976931348623157e308, "zero": -0.0},
+]
+
+
+@pytest.mark.parametrize("extras", AS_THEY_CAME)
+def test_unknown_fields_reach_prefect_as_text_and_come_back_equal(extras):
+    request = read(**extras)
+    parameters, stored = to_parameters(request, "block"), to_stored(request)
+
+    assert json.loads(parameters["additional_fields"]) == extras
+    assert not any(isinstance(value, dict | list) for value in parameters.values())
+    assert not any(isinstance(value, dict | list) for value in stored.values())
+    for read_again in (from_parameters(parameters), from_stored(stored)):
+        assert DailyOrdersBatchCloseConfigRequest.model_validate(read_again) == request
+
+
+def test_what_was_stored_as_structure_before_is_still_read():
+    before = read(note={"from": "ops"}).model_dump(mode="json", by_alias=True)
+
+    assert from_stored(before) == before
+    assert from_parameters({"additional_fields": {"note": {"from": "ops"}}}) == {
+        "note": {"from": "ops"}
+    }
+    assert from_stored({**before, "additionalFields": "four"})["additionalFields"] == "four"
+
+
+@pytest.mark.parametrize("text", ["four", "[1]", "[" * 100_000, '{"a": ', ["a"], 5, "1" * 5000])
+def test_additional_fields_that_are_no_object_are_refused(text):
+    with pytest.raises(InvalidRequestError, match=r"^additionalFields is not a JSON object$"):
+        from_parameters({"additional_fields": text})
+
+
 @pytest.mark.parametrize("body", [None, [], "text", 5, b"{}"])
 def test_a_request_is_a_json_object(body):
     with pytest.raises(InvalidRequestError, match=r"^request is not a JSON object$"):
@@ -438,7 +509,7 @@ def test_whatever_a_field_holds_it_is_understood_or_refused_by_its_name(field, v
         assert named <= ({field} | BY_ITS_NEIGHBOURS.get(field, set()))
     else:
         stored = request.model_dump(by_alias=True)
-        assert stored[field] == value
+        assert stored[field] == value or value is None
         assert DailyOrdersBatchCloseConfigRequest.model_validate(stored) == request
 
 
