@@ -2,22 +2,35 @@
 
 import asyncio
 import ipaddress
-import json
 import logging
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from importlib.metadata import version
-from typing import Any
 from weakref import WeakKeyDictionary
 
 import httpx
 
 from blocks import ownership
 from blocks.lease import OwnershipUnknownError
+from blocks.reply import (
+    MAX_REPLY_BYTES,
+    NotJsonError,
+    Reply,
+    ReplyTooLargeError,
+    read_whole,
+)
 
-MAX_REPLY_BYTES = 1024 * 1024
-"""No reply of either outside system comes near this; a bigger one is a mistake or an attack."""
+__all__ = [
+    "MAX_REPLY_BYTES",
+    "NotJsonError",
+    "Reply",
+    "ReplyTooLargeError",
+    "is_loopback",
+    "is_safe_url",
+    "retry_after",
+    "send",
+    "shared_client",
+]
 
 MAX_REPLY_SECONDS = 60.0
 """The longest a whole reply may take: httpx's own timeouts start anew with every byte received."""
@@ -36,61 +49,39 @@ _DIRECT: dict[str, httpx.AsyncBaseTransport | None] = {
 """Where no proxy of the environment is asked: it would read a plain-HTTP secret, and has another
 loopback than ours. Other https goes through it, as a tunnel that it cannot look into."""
 
-_clients: WeakKeyDictionary[asyncio.AbstractEventLoop, httpx.AsyncClient] = WeakKeyDictionary()
+MAX_CONNECTIONS = 100
+"""At once, of one event loop to one outside system."""
+
+_clients: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, httpx.AsyncClient]]
+_clients = WeakKeyDictionary()
 
 
-class ReplyTooLargeError(httpx.TransportError):
-    """The reply exceeded MAX_REPLY_BYTES and was dropped unread."""
+def shared_client(system: str = "") -> httpx.AsyncClient:
+    """The running event loop's one connection pool to a system, shared by all that it executes.
 
-
-class NotJsonError(ValueError):
-    """The reply's body is not a JSON object."""
-
-
-@dataclass(frozen=True)
-class Reply:
-    """One complete HTTP reply, its body read to the end."""
-
-    status: int
-    headers: httpx.Headers = field(repr=False)
-    body: bytes = field(repr=False)
-
-    def json_object(self) -> dict[str, Any]:
-        """The body as a JSON object; raises NotJsonError for anything else."""
-        try:
-            value = json.loads(self.body)
-        except (ValueError, RecursionError):
-            # Not chained: a decoding error holds the body, and the body may hold a token.
-            value = None
-        if not isinstance(value, dict):
-            raise NotJsonError("the reply is not a JSON object")
-        return value
-
-
-def shared_client() -> httpx.AsyncClient:
-    """The running event loop's one connection pool, shared by every run that the loop executes.
-
-    Build requests with its `build_request`: that is where timeouts and default headers come from.
-    Redirects are never followed: a 307 would post a secret again to somewhere else.
+    Each outside system has its own: an Orders API that hangs on every connection that there may be
+    leaves the OAuth server's free. Build requests with any one's `build_request`: that is where
+    timeouts and default headers come from. Redirects are never followed: a 307 would post a secret
+    again to somewhere else.
     """
-    loop = asyncio.get_running_loop()
-    client = _clients.get(loop)
+    clients = _clients.setdefault(asyncio.get_running_loop(), {})
+    client = clients.get(system)
     if client is None or client.is_closed:
-        client = httpx.AsyncClient(
+        client = clients[system] = httpx.AsyncClient(
             follow_redirects=False,
             mounts=_DIRECT,
-            # A compressed reply could unpack to far more than MAX_REPLY_BYTES in one chunk.
             headers={"Accept-Encoding": "identity"},
             # Many servers hang up on idle connections after 5 s, httpx's own limit: a request
             # that races the hang-up is lost, and nobody can tell whether it arrived.
-            limits=httpx.Limits(max_connections=100, keepalive_expiry=2),
+            limits=httpx.Limits(max_connections=MAX_CONNECTIONS, keepalive_expiry=2),
         )
-        _clients[loop] = client
     return client
 
 
-async def send(request: httpx.Request, *, within: float = MAX_REPLY_SECONDS) -> Reply:
-    """Send the request and read the whole reply, in at most `within` seconds.
+async def send(
+    request: httpx.Request, *, within: float = MAX_REPLY_SECONDS, system: str = ""
+) -> Reply:
+    """Send the request to an outside system and read its whole reply, in at most `within` seconds.
 
     Nothing is sent for work that is not this process's own any more: see `blocks.ownership`.
 
@@ -106,10 +97,10 @@ async def send(request: httpx.Request, *, within: float = MAX_REPLY_SECONDS) -> 
     request.extensions = {**request.extensions, "trace": ownership.on_the_wire}
     try:
         async with asyncio.timeout(within):
-            return await _send_and_read(request)
+            return await _send_and_read(request, shared_client(system))
     except TimeoutError:
         pass
-    except httpx.DecodingError:
+    except httpx.DecodingError:  # of a transport that reads the reply by itself
         raise httpx.RemoteProtocolError("the reply cannot be decoded", request=request) from None
     raise httpx.ReadTimeout(f"no complete reply within {within:g} seconds", request=request)
 
@@ -123,17 +114,12 @@ async def _require_ownership() -> None:
     raise OwnershipUnknownError("Prefect does not tell in time whether the work goes on.")
 
 
-async def _send_and_read(request: httpx.Request) -> Reply:
-    response = await shared_client().send(request, stream=True)
+async def _send_and_read(request: httpx.Request, client: httpx.AsyncClient) -> Reply:
+    response = await client.send(request, stream=True)
     try:
-        body = bytearray()
-        async for chunk in response.aiter_bytes():
-            body += chunk
-            if len(body) > MAX_REPLY_BYTES:
-                raise ReplyTooLargeError(f"the reply is larger than {MAX_REPLY_BYTES} bytes")
+        return await read_whole(response)
     finally:
         await response.aclose()
-    return Reply(response.status_code, response.headers, bytes(body))
 
 
 def retry_after(headers: httpx.Headers, now: datetime) -> float | None:
@@ -158,10 +144,11 @@ def is_safe_url(url: str) -> bool:
         return False
     if parts.scheme == "https":
         return bool(parts.host)
-    return parts.scheme == "http" and _is_loopback(parts.host)
+    return parts.scheme == "http" and is_loopback(parts.host)
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether this host, by name or address, is this machine itself."""
     if host == "localhost":
         return True
     try:

@@ -112,7 +112,7 @@ async def call(
 async def _deliver(attempt: Attempt, operation: Operation) -> Reply:
     failure: OAuthError
     try:
-        return await send(attempt.request, within=attempt.within)
+        return await send(attempt.request, within=attempt.within, system="oauth-server")
     except _NEVER_SENT as error:
         failure = operation.unavailable(f"{type(error).__name__}: {quotable(str(error))}")
     except httpx.TransportError as error:
