@@ -39,6 +39,7 @@ from deployments.journey import (
     JourneyStatus,
     read_one,
 )
+from deployments.own_token import refuse_own_token
 from flows.admission import parse_request
 from flows.contract import DailyOrdersBatchCloseConfigOutcome, DailyOrdersBatchCloseConfigRequest
 from flows.parameters import from_parameters, to_parameters
@@ -96,6 +97,7 @@ async def start(
         KeyReusedError: The key was used for another request.
         JourneyError: The flow is not deployed.
     """
+    refuse_own_token(request, access_token)
     key = _run_key(request, idempotency_key)
     begun = await _begun_with(key) if idempotency_key is not None else None
     # A repeated request was held against the clock when it came first.

@@ -5,8 +5,10 @@ from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import Header
+from pydantic import SecretStr
 
 from deployments.http_api.problems import Fault, ProblemError
+from deployments.own_token import holds_token
 
 IdempotencyKey = Annotated[
     str | None,
@@ -23,19 +25,23 @@ _KEY = re.compile(r"[!-~](?:[ -~]{0,253}[!-~])?")
 _QUOTED = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\])*)"')  # a String of RFC 9651 3.3.3
 
 
-def read_key(header: str | None) -> str | None:
+def read_key(header: str | None, token: SecretStr) -> str | None:
     """The key, whether it came quoted, as the draft wants it, or bare, as many send it.
 
-    Raises ProblemError, 400, for one that cannot be read.
+    Raises ProblemError, 400, for one that cannot be read, or that holds the caller's token: a key
+    is no secret, and others log it.
     """
     if header is None:
         return None
+    if holds_token(header, token.get_secret_value()):
+        raise _refused("Idempotency-Key must not hold your access token, or a piece of it.")
     quoted = _QUOTED.fullmatch(header)
     key = re.sub(r"\\(.)", r"\1", quoted[1]) if quoted else header
     if (quoted is None and header.startswith('"')) or not _KEY.fullmatch(key):
-        fault = Fault(
-            field="Idempotency-Key",
-            detail="Idempotency-Key must be 1 to 255 printable ASCII characters.",
-        )
-        raise ProblemError(HTTPStatus.BAD_REQUEST, "A header cannot be read.", errors=[fault])
+        raise _refused("Idempotency-Key must be 1 to 255 printable ASCII characters.")
     return key
+
+
+def _refused(detail: str) -> ProblemError:
+    fault = Fault(field="Idempotency-Key", detail=detail)
+    return ProblemError(HTTPStatus.BAD_REQUEST, "A header cannot be read.", errors=[fault])

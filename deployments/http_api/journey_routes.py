@@ -54,7 +54,7 @@ async def start(
     """
     wanted = await json_object(request)
     require_tenant(caller, wanted.get("tenantId", wanted.get("tenant_id")))
-    key = read_key(idempotency_key)
+    key = read_key(idempotency_key, token)
     try:
         async with prefect_at_hand(WRITE_SECONDS):
             journey_id = await journeys.start(wanted, token, idempotency_key=key)
