@@ -92,8 +92,7 @@ async def describe(binding: Binding) -> Batch:
     stands = await standing.read(binding)
     if stands is None:
         raise unknown(binding)
-    # In a thread: laying out 100000 nights takes a second, in which an API would answer nobody.
-    request = await asyncio.to_thread(read_request, binding, stands.parameters.get("configured"))
+    request = read_request(binding, stands.parameters.get("configured"))
     schedule = await Schedule.of(request, stands)
     last = (await context.load(binding)).last_batch
     return Batch(

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import takewhile
 from typing import Self
 from zoneinfo import ZoneInfo
@@ -31,6 +31,9 @@ from flows.durations import Interval
 from flows.moments import Moment, find_zone, offset_of
 
 _SHORTEST_MONTH = 28
+_CALENDAR_REPEATS = 12 * 400
+"""Months, after which those to come are as long as those before."""
+
 _HOUR = timedelta(hours=1)
 _ETC_HOURS = range(-12, 15)
 
@@ -41,6 +44,10 @@ It takes what comes after the last change there for standard time: in Sydney fro
 """
 
 _NO_CHANGE_AFTER = datetime(LAST_YEAR_OF_CHANGES + 1, 1, 21)  # noqa: DTZ001
+
+_LISTED_DAYS = 63 * 365
+"""From then on, how far the IANA database lists changes one by one: up to 2087, for Morocco and
+Gaza. Beyond, the same comes every year."""
 
 
 @dataclass(frozen=True)
@@ -158,14 +165,20 @@ class Recurrence:
                 return number if due == occurrence and number <= self.max_runs else None
         return None
 
-    def survey(self) -> Survey:
-        """Look at every occurrence, up to the first that Prefect would start at a wrong time."""
+    def survey(self, *, since: datetime | None = None) -> Survey:
+        """Look at every occurrence, up to the first that Prefect would start at a wrong time.
+
+        Where nothing new can come it looks no further, so it takes milliseconds for any schedule.
+
+        Args:
+            since: A moment; what comes before it is not looked at.
+        """
         if self.interval.seconds:  # in UTC, where every engine agrees
             return Survey(timedelta(seconds=self.interval.seconds))
         zone, engine = find_zone(self.timezone), _engine_offsets(self.timezone)
         shortest, before = timedelta.max, None
         with suppress(OverflowError):  # the evening of 31 December 9999 is in the year 10000 of UTC
-            for number, wall_clock in enumerate(self._wall_clocks(), start=1):
+            for number, wall_clock in self._wall_clocks(since, zone):
                 offset = offset_of(wall_clock, zone)
                 due = wall_clock - offset
                 if number <= self.max_runs and (other := engine(wall_clock)) != offset:
@@ -201,11 +214,24 @@ class Recurrence:
             start = start.replace(day=min(start.day, monthrange(year, month)[1]))
         return start.replace(year=year, month=month)
 
-    def _wall_clocks(self) -> Iterator[datetime]:
-        """What clocks show at each occurrence, and at the moment after the last."""
+    def _wall_clocks(
+        self, since: datetime | None, zone: ZoneInfo
+    ) -> Iterator[tuple[int, datetime]]:
+        """What clocks show at each occurrence to be looked at, and at the moment after the last."""
+        begin = self._steps_surely_within(since - self.first) if since else 0
+        end = self.max_runs + 1
+        if _is_fixed(zone):
+            end = min(end, begin + self._steps_until_all_is_alike(self._wall_clock(begin)))
         with suppress(OverflowError, ValueError):  # beyond the calendar
-            for steps in range(self.max_runs + 1):
-                yield self._wall_clock(steps)
+            for steps in range(begin, end):
+                yield steps + 1, self._wall_clock(steps)
+
+    def _steps_until_all_is_alike(self, wall_clock: datetime) -> int:
+        """After how many steps no new gap comes, where clocks change no more."""
+        step = self.interval
+        days = max(0, (_NO_CHANGE_AFTER - wall_clock).days)
+        steps = days // (_SHORTEST_MONTH * step.months + step.days) + 2
+        return steps + _CALENDAR_REPEATS if step.months else steps
 
     def _endless_from(self, start: datetime) -> str:
         # Not strftime: its %Y writes the year 26 as "26".
@@ -225,6 +251,14 @@ def _lay_out(rrule: str, timezone: str) -> Iterator[datetime]:
             yield moment.astimezone(UTC)
     except OverflowError:  # the evening of 31 December 9999 is in the year 10000 of UTC
         return
+
+
+@lru_cache(maxsize=1000)
+def _is_fixed(zone: ZoneInfo) -> bool:
+    """Whether the zone's clocks change no more once Prefect's engine knows of no change."""
+    days = (_NO_CHANGE_AFTER + timedelta(days=day) for day in range(_LISTED_DAYS))
+    at_first = zone.utcoffset(_NO_CHANGE_AFTER)
+    return all(zone.utcoffset(day) == at_first for day in days)
 
 
 def _engine_offsets(timezone: str) -> Callable[[datetime], timedelta]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pendulum
@@ -20,13 +20,16 @@ if TYPE_CHECKING:  # the contract asks these rules
 class Admission:
     """What only a new request is held against: the clock, and the shortest interval allowed.
 
-    And what takes long to find out, for every occurrence has to be laid out: a night reads its
+    And what takes some time to find out, for occurrences have to be laid out: a night reads its
     request three times.
     """
 
     now: datetime
     shortest: timedelta
 
+
+SINCE = datetime(2026, 1, 1, tzinfo=UTC)
+"""No request was ever accepted whose nights began before this: older ones are not laid out."""
 
 NO_PATH_SEGMENTS = (".", "..")
 """No name: in a URL's path these are removed, encoded or not (RFC 3986 5.2.4)."""
@@ -76,7 +79,7 @@ def _admission_errors(
         yield error
         return
     past = recurrence.first <= admission.now
-    survey = recurrence.survey()
+    survey = recurrence.survey(since=max(admission.now, SINCE))
     gap = survey.shortest_gap
     if survey.wrong and not past:  # from a later start on, other nights come
         yield _wrong_night(survey.wrong, request)

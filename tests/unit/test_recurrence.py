@@ -1,8 +1,10 @@
 """The schedule says what Prefect's server will do, and 23:00 stays 23:00."""
 
 import asyncio
+import time
 from datetime import UTC, datetime, timedelta
 from itertools import islice, pairwise
+from zoneinfo import ZoneInfo
 
 import pendulum
 import pytest
@@ -192,6 +194,58 @@ def test_what_a_night_asks_takes_no_longer_for_a_hundred_thousand_runs(monkeypat
     assert [*islice(schedule.occurrences(after=occurrence), 1)] == [schedule.after(occurrence)]
     assert schedule.last > occurrence
     assert laid_out < 50
+
+
+@pytest.mark.parametrize("interval", ["P1D", "P7D", "P1M", "P5M", "P1Y", "P48M", "P365D", "PT6H"])
+@pytest.mark.parametrize(
+    "first",
+    [
+        f"2026-12-31T23:00:00+01:00[{PARIS}]",
+        "2026-12-31T23:00:00+05:30[Asia/Kolkata]",
+        "2026-12-31T23:00:00Z",
+        "9000-12-31T23:00:00Z",
+        "0026-12-31T23:00:00Z",
+        "1826-12-31T23:00:00Z[Africa/Casablanca]",
+    ],
+)
+def test_a_survey_of_a_hundred_thousand_nights_takes_milliseconds(first, interval):
+    schedule = recurrence(first, interval, 100_000)
+    took = []
+    for _ in range(3):  # what else the machine does is not to count
+        began = time.process_time()
+        schedule.survey(since=datetime(2026, 1, 1, tzinfo=UTC))
+        took.append(time.process_time() - began)
+    assert min(took) < 0.05
+
+
+@pytest.mark.parametrize("zone", ["Asia/Kolkata", "UTC", "America/Sao_Paulo", "Africa/Juba"])
+@pytest.mark.parametrize(
+    ("first", "interval"), [("2026-11-30", "P1D"), ("2027-01-31", "P1M"), ("2036-02-29", "P1Y")]
+)
+def test_looking_no_further_than_something_new_can_come_tells_the_same(
+    monkeypatch, zone, first, interval
+):
+    schedule = recurrence(f"{first}T23:00:00Z[{zone}]", interval, 9_000)
+    short = schedule.survey()
+    monkeypatch.setattr(recurrences, "_is_fixed", lambda _: False)
+    assert schedule.survey() == short
+
+
+def test_what_came_long_ago_is_not_looked_at_and_later_nights_keep_their_numbers():
+    schedule = recurrence(f"2020-01-01T02:30:00+01:00[{PARIS}]", "P1D", 9_000)
+    whole = schedule.survey()
+    assert whole.wrong
+    recent = schedule.survey(since=datetime(2037, 12, 1, tzinfo=UTC))
+    assert recent.wrong == whole.wrong
+    assert (whole.shortest_gap, recent.shortest_gap) == (timedelta(hours=23), timedelta(days=1))
+
+
+@pytest.mark.parametrize(
+    ("zone", "fixed"),
+    [("Asia/Kolkata", True), ("Etc/GMT-5", True), (PARIS, False), ("Africa/Casablanca", False)],
+)
+def test_which_clocks_change_no_more(zone, fixed):
+    assert recurrences._is_fixed(ZoneInfo(zone)) is fixed  # noqa: SLF001
 
 
 def test_occurrences_end_with_the_calendar():
