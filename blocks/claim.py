@@ -4,7 +4,9 @@ import re
 from dataclasses import dataclass
 from typing import Self
 
-_CLAIM = re.compile(r"Claimed by worker (?P<worker>.*), process (?P<process>[0-9a-f]{32})")
+_CLAIM = re.compile(
+    r"Claimed by worker (?P<worker>.*), process (?P<process>[0-9a-f]{32})", re.DOTALL
+)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ One deployment for each binding, because changing one schedule of a shared deplo
 runs not yet started of all its schedules: one tenant's clean-up would cost the others their close.
 """
 
-from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -34,6 +33,7 @@ from prefect.states import Cancelled
 from blocks import clock
 from blocks.binding import Binding
 from blocks.ownership import require_lease
+from blocks.proposals import AT_ONCE, set_states
 
 FLOW = "daily-close"
 TEMPLATE = "daily-orders-batch-close"
@@ -226,12 +226,15 @@ async def _lay_out(client: PrefectClient, deployment_id: UUID, start: datetime) 
 
 
 async def _cancel_begun(client: PrefectClient, deployment_id: UUID) -> list[FlowRun]:
+    """Cancel the runs that have begun; returns those that had not ended meanwhile."""
     begun = [run for run in await _unfinished(client, deployment_id) if _has_begun(run)]
-    for run in begun:
-        cancelled: State[None] = Cancelled(message=ENDED)
-        with suppress(ObjectNotFound):  # deleted meanwhile
-            await client.set_flow_run_state(run.id, cancelled, force=True)
-    return begun
+    cancelled: State[None] = Cancelled(message=ENDED)
+    only = {"state": {"type": {"any_": UNFINISHED}}}
+    stopped: set[UUID] = set()
+    for first in range(0, len(begun), AT_ONCE):
+        some = [run.id for run in begun[first : first + AT_ONCE]]
+        stopped |= {*await set_states(client, some, cancelled, only)}
+    return [run for run in begun if run.id in stopped]
 
 
 async def _unfinished(client: PrefectClient, deployment_id: UUID) -> list[FlowRun]:

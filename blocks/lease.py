@@ -14,6 +14,7 @@ it learns that whatever it held is somebody else's.
 """
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Self
@@ -34,10 +35,14 @@ from blocks.process import Process, lease_seconds
 RENEWALS = 6
 """So many times in a lease it is renewed, and the others' are looked at."""
 
+PAGE = 200
+"""As many variables as Prefect's API tells of at once."""
+
 ENDED_WITHIN = 3.0
 """Seconds that a process that ends takes for it at most; others find out without it."""
 
-_PREFIX = "lease-"
+_PREFIX = "batch_close_lease-"
+_NAME = re.compile(rf"{_PREFIX}(?P<process>[0-9a-f]{{32}})")
 _ITS_OWN = {"limits": httpx.Limits(max_connections=2)}
 
 logger = get_logger("lease")
@@ -62,7 +67,7 @@ class Lease:
         self.lost = asyncio.Event()
         self._id = UUID(int=0)
         self._renewed_at = float("-inf")
-        self._answered_at = float("-inf")
+        self._landed_at = float("-inf")
         self._doubtful_since: float | None = None
         self._renewing = asyncio.Lock()
         self._watch = Watch()
@@ -78,11 +83,13 @@ class Lease:
             await self._begin()
             with suppress(httpx.HTTPError, TimeoutError, ValueError):
                 await self._look()  # what a process of this machine has left needs no waiting for
-            keeping = asyncio.create_task(self._keep())
+            # Each by itself: a slow look must not make the next one come too late to count.
+            keeping = [asyncio.create_task(work()) for work in (self._keep, self._keep_looking)]
             try:
                 yield self
             finally:
-                keeping.cancel()
+                for task in keeping:
+                    task.cancel()
                 with suppress(httpx.HTTPError), move_on_after(ENDED_WITHIN, shield=True):
                     await delete_variable(self._client, self._id)
 
@@ -125,7 +132,7 @@ class Lease:
             made = await self._client.read_variable_by_name(name)
         if made is None:
             raise OwnershipLostError(_LOST)
-        self._id, self._renewed_at, self._answered_at = made.id, asked_at, asked_at
+        self._id, self._renewed_at, self._landed_at = made.id, asked_at, asked_at
 
     async def _keep(self) -> None:
         while not self.is_lost:
@@ -133,11 +140,16 @@ class Lease:
             try:
                 async with self._renewing:
                     await self._renew()
-                await self._look()
             except OwnershipLostError:
                 return
             except Exception as error:  # noqa: BLE001  (whatever it is, the next attempt may do)
                 logger.warning("The lease is not renewed (%s); trying again.", type(error).__name__)
+
+    async def _keep_looking(self) -> None:
+        while not self.is_lost:
+            await asyncio.sleep(self._step)
+            with suppress(Exception):  # whatever it is: the next look counts from the beginning
+                await self._look()
 
     async def _renew(self) -> None:
         if self.is_lost:
@@ -176,13 +188,20 @@ class Lease:
     def _believe(self, asked_at: float) -> None:
         """Take the lease for renewed, unless somebody may be about to end it all the same.
 
-        Who found it unchanged for its whole length, right before this renewal, has a step's time
-        to delete it. So after such a silence only a second renewal counts, later than that.
+        Who saw it unchanged for its whole length until right before this renewal has one step to
+        delete it:
+
+            the renewal before    ... a whole lease ...   this renewal     the next one
+            landed (_landed_at)                           asked, answered  a step later
+                                  others look, and end it ------------>|
+
+        So after such a silence only a second renewal counts, later than that. Others count from
+        when a renewal landed: that is no earlier than it was asked for, and no later than its
+        answer came.
         """
-        answered_at = clock.elapsed()
-        if answered_at - self._answered_at >= self.process.seconds:
+        if clock.elapsed() - self._landed_at >= self.process.seconds:
             self._doubtful_since = asked_at
-        self._answered_at = answered_at
+        self._landed_at = asked_at
         if self._doubtful_since is not None and asked_at - self._doubtful_since < self._step:
             raise OwnershipUnknownError(
                 "This process stood still or was cut off for longer than its lease: whether"
@@ -244,6 +263,8 @@ async def read_leases(client: PrefectClient) -> dict[UUID, Process]:
     while page := await _page(client, offset):
         offset += len(page)
         found |= dict(_readable(page))
+        if len(page) < PAGE:
+            break
     return found
 
 
@@ -272,7 +293,7 @@ async def _page(client: PrefectClient, offset: int) -> list[dict[str, Any]]:
         "variables": {"name": {"like_": f"{_PREFIX}%"}},
         "sort": "NAME_ASC",
         "offset": offset,
-        "limit": 200,
+        "limit": PAGE,
     }
     page: list[dict[str, Any]] = (
         await client.request("POST", "/variables/filter", json=wanted)
@@ -282,15 +303,13 @@ async def _page(client: PrefectClient, offset: int) -> list[dict[str, Any]]:
 
 def _readable(page: Iterable[dict[str, Any]]) -> Iterable[tuple[UUID, Process]]:
     for variable in page:
-        name, value = variable["name"], variable["value"]
-        if not name.startswith(_PREFIX):
+        name = _NAME.fullmatch(variable["name"])
+        if name is None:  # somebody else's variable
             continue
         try:
-            process = Process.model_validate(value)
+            process = Process.model_validate(variable["value"])
         except ValidationError:  # somebody wrote into it: a living process will write again
-            process = Process(
-                id=name.removeprefix(_PREFIX), name="unreadable", seconds=lease_seconds()
-            )
+            process = Process(id=name["process"], name="unreadable", seconds=lease_seconds())
         yield UUID(variable["id"]), process
 
 

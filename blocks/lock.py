@@ -44,6 +44,9 @@ RELEASED_AGAIN_AFTER = 5.0
 WITHDRAWN_AFTER = (0, 1, 5, 30, 120, 600)
 """Seconds between looks whether an attempt that was given up has got the lock all the same."""
 
+_PREFIX = "batch_close_"
+"""Of a variable that is a lock: no other of a Prefect server's variables is ever taken for one."""
+
 _attempts: set[str] = set()
 """What this process holds or tries to. What else is under its id was left by a lost answer."""
 
@@ -70,41 +73,42 @@ async def only_holder(name: str, *, patience: float | None = None) -> AsyncItera
     """Hold the lock of this name.
 
     Args:
-        name: What is locked.
+        name: What is locked; the lock is the Prefect variable `batch_close_<name>`.
         patience: Seconds to wait for a living holder; PATIENCE unless it is given.
 
     Raises LockedError after that, and httpx.HTTPError where Prefect's API is away.
     """
+    variable = f"{_PREFIX}{name}"
     work = ownership.current() or Work(await _lease_of_this_process())
     me = Holder(process=work.lease.process.id, attempt=uuid4().hex)
     _attempts.add(me.attempt)
     try:
-        lock_id = await _acquire(name, me, PATIENCE if patience is None else patience)
+        lock = await _acquire(variable, me, PATIENCE if patience is None else patience)
     except BaseException:
         # What was sent may still be carried out, though nobody heard of it.
-        _in_background(_withdraw(name, me))
+        _in_background(_withdraw(variable, me))
         raise
     try:
         with ownership.working(work):
             yield
     finally:
         # Also where the run is cancelled, and for as long as Prefect's API may be away.
-        releasing = _in_background(_release(lock_id, me))
+        releasing = _in_background(_release(lock.id, me))
         with move_on_after(RELEASED_AGAIN_AFTER, shield=True):
             await asyncio.shield(releasing)
 
 
-async def _acquire(name: str, me: Holder, patience: float) -> UUID:
+async def _acquire(name: str, me: Holder, patience: float) -> Variable:
     began = clock.elapsed()
     async with get_client() as client:
         while True:
             if (lock := await _create(client, name, me)) is not None:
-                return lock.id
+                return lock
             if (held := await client.read_variable_by_name(name)) is None:
                 continue
             holder = _holder(held)
             if holder == me:  # the answer to our own attempt was lost
-                return held.id
+                return held
             if holder is None or await _is_left(client, holder, me):
                 await delete_variable(client, held.id)
             elif clock.elapsed() - began > patience:
@@ -117,9 +121,12 @@ async def _acquire(name: str, me: Holder, patience: float) -> UUID:
 
 async def _create(client: PrefectClient, name: str, me: Holder) -> Variable | None:
     try:
-        return await client.create_variable(VariableCreate(name=name, value=me.model_dump()))
+        lock = await client.create_variable(VariableCreate(name=name, value=me.model_dump()))
     except ObjectAlreadyExists:
         return None
+    if lock.created:
+        clock.compare(lock.created)
+    return lock
 
 
 async def _is_left(client: PrefectClient, holder: Holder, me: Holder) -> bool:

@@ -3,6 +3,7 @@
 Of two things that are said of the same night it is told here which is to be believed.
 """
 
+import re
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -20,6 +21,10 @@ REASON_BYTES = 1_500
 """A Prefect variable holds 5,000 bytes of JSON, and the reason is a part of one."""
 
 _WEIGHT: dict[Status, int] = {"SKIPPED": 0, "FAILED": 1, "CLOSED": 2}
+
+
+_CLOSED = re.compile(r"Closed at (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d|an unknown time) UTC")
+"""What a run says that closed its night: exactly this, because people write messages too."""
 
 
 def _short(reason: str) -> str:
@@ -88,17 +93,13 @@ def final_state(outcome: LastBatch) -> State[Any]:
         return Failed(message=outcome.reason, data=data)
     if outcome.status == "SKIPPED":
         return Completed(name="Skipped", message=outcome.reason, data=data)
-    at = f" at {outcome.closed_at:%Y-%m-%d %H:%M:%S} UTC" if outcome.closed_at else ""
-    return Completed(message=f"Closed{at}", data=data)
+    at = f"{outcome.closed_at:%Y-%m-%d %H:%M:%S}" if outcome.closed_at else "an unknown time"
+    return Completed(message=f"Closed at {at} UTC", data=data)
 
 
 def says_closed(state: State[Any]) -> bool:
     """Whether a run that closed its night ended with this state."""
-    return (
-        state.is_completed()
-        and state.name == "Completed"
-        and (state.message or "").startswith("Closed")
-    )
+    return state.is_completed() and bool(_CLOSED.fullmatch(state.message or ""))
 
 
 def says_skipped(state: State[Any]) -> bool:
@@ -106,7 +107,8 @@ def says_skipped(state: State[Any]) -> bool:
     return state.is_completed() and state.name == "Skipped"
 
 
-def ended_as(state: State[Any]) -> str:
-    """Why there was no outcome, as far as the final state of the night's run tells."""
+def ended_as(state: State[Any]) -> tuple[Status, str]:
+    """How a night ended whose run recorded nothing, as far as the run's final state tells; why."""
     said = quotable(state.message)
-    return f"Its run ended as {state.name}" + (f": {said}" if said else ".")
+    reason = f"Its run ended as {state.name}" + (f": {said}" if said else ".")
+    return ("FAILED" if state.is_failed() or state.is_crashed() else "SKIPPED"), reason

@@ -22,6 +22,7 @@ from prefect.context import FlowRunContext
 from blocks import clock
 from blocks.claim import Claim
 from blocks.lease import Lease, OwnershipLostError, OwnershipUnknownError
+from blocks.run_states import overwritten_stop
 from blocks.together import Together
 
 JUST_SEEN = 1.0
@@ -30,6 +31,8 @@ JUST_SEEN = 1.0
 _UNANSWERED = "daily-orders-batch-close.unanswered"
 _NOT_DONE = {403, 429, 503}
 """Answers of Prefect's own to what it has not done: no token against forgery, too busy."""
+
+_WITHOUT_BODY = {httpx.codes.NO_CONTENT, httpx.codes.NOT_MODIFIED}
 
 _EXECUTED = {StateType.PENDING, StateType.RUNNING}
 
@@ -131,7 +134,19 @@ async def on_request_to_prefect(request: httpx.Request) -> None:
 
 
 async def on_answer_from_prefect(response: httpx.Response) -> None:
-    """For httpx's event hook "response": what the server has refused may be sent again."""
+    """For httpx's event hook "response": what the server has refused may be sent again.
+
+    Raises httpx.RemoteProtocolError for what is no answer of Prefect's: what stands before a server
+    that is being replaced answers anything, pages with 200 and 404 too.
+    """
+    is_json = response.headers.get("Content-Type", "").startswith("application/json")
+    if response.status_code < httpx.codes.INTERNAL_SERVER_ERROR and not (
+        is_json or response.status_code in _WITHOUT_BODY
+    ):
+        raise httpx.RemoteProtocolError(
+            f"Something else than Prefect answered, with {response.status_code}.",
+            request=response.request,
+        )
     if response.status_code in _NOT_DONE:
         extensions = response.request.extensions
         response.request.extensions = {**extensions, _UNANSWERED: False}
@@ -139,16 +154,34 @@ async def on_answer_from_prefect(response: httpx.Response) -> None:
 
 async def _require_run(run_id: UUID, process: str | None) -> None:
     try:
-        state = await _together.get(run_id) or (await _read([run_id])).get(run_id)
+        run = await _together.get(run_id) or (await _read([run_id])).get(run_id)
     except httpx.HTTPError as error:
         raise OwnershipUnknownError(
             f"Prefect does not tell how the run stands ({type(error).__name__})."
         ) from None
-    if state is None:
+    if run is None:
         raise OwnershipLostError("The run was deleted.")
+    state = run["state"]
     claim = Claim.in_message(state["message"])
     if state["type"] not in _EXECUTED or (process and claim and claim.process != process):
         raise OwnershipLostError(f"The run is {state['name']} now.")
+    if _may_have_been_stopped(run) and (stop := await overwritten_stop(run_id)):
+        async with get_client() as client:
+            await client.set_flow_run_state(run_id, stop, force=True)
+        raise OwnershipLostError(f"Somebody had set the run to {stop.name}: it is so again.")
+
+
+def _may_have_been_stopped(run: Mapping[str, Any]) -> bool:
+    """Whether somebody may have suspended the run, or cancelled it right before it began.
+
+    A run that was suspended keeps that for good; one that ended before it began has begun, for
+    Prefect, at that moment.
+    """
+    state = run["state"]
+    has_just_begun = state["type"] == StateType.RUNNING and run["run_count"] == 1
+    return bool(run["empirical_policy"]["pause_keys"]) or (
+        has_just_begun and run["start_time"] != state["timestamp"]
+    )
 
 
 async def _read(run_ids: list[UUID]) -> dict[UUID, dict[str, Any]]:
@@ -156,7 +189,7 @@ async def _read(run_ids: list[UUID]) -> dict[UUID, dict[str, Any]]:
     # As they come: Prefect's models take longer than the rest of the request.
     async with get_client() as client:
         answer = await client.request("POST", "/flow_runs/filter", json={"flow_runs": wanted})
-    return {UUID(run["id"]): run["state"] for run in answer.json() if run["state"]}
+    return {UUID(run["id"]): run for run in answer.json() if run["state"]}
 
 
 _together = Together(_read, most=50)

@@ -81,19 +81,20 @@ async def propose(state: State[Any], run: FlowRun) -> State[Any]:
     async with get_client() as client:
         if not is_beside_others():
             return await propose_state(client, state, flow_run_id=run.id)
-        accepted_states = await set_states(client, [run.id], state, EXECUTED)
-        return accepted_states.get(run.id) or await _state_after_lost_answer(client, state, run)
+        transition = uuid4()
+        states = await set_states(client, [run.id], state, EXECUTED, transition=transition)
+        return states.get(run.id) or await _state_after_lost_answer(client, transition, run)
 
 
 async def _state_after_lost_answer(
-    client: PrefectClient, state: State[Any], run: FlowRun
+    client: PrefectClient, transition: UUID, run: FlowRun
 ) -> State[Any]:
     """The run's state, if it is the proposed one: the answer to a first attempt was lost."""
     try:
         stored = (await client.read_flow_run(run.id)).state
     except ObjectNotFound:
         raise OwnershipLostError("The run was deleted.") from None
-    if stored and (stored.name, stored.message) == (state.name, state.message):
+    if stored and stored.state_details.transition_id == transition:
         return stored
     raise OwnershipLostError(f"The run is {stored and stored.name} now.")
 

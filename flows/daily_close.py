@@ -180,7 +180,7 @@ async def _close(night: Night) -> LastBatch:
     """The steps of the night in their order, and how it ended."""
     try:
         # A worker looks some seconds ahead, and may begin a run before its time.
-        await wait_until(night.occurrence, name="Scheduled")
+        await wait_until(night.occurrence, name="WaitForStart")
         await _wait_while_stopped(night)
         night.refuse_late()
         if not night.is_refreshed:
@@ -189,6 +189,7 @@ async def _close(night: Night) -> LastBatch:
         if not night.snapshot_id:
             await prepare_batch_snapshot(night)
         await replication_delay(night)
+        await _wait_while_stopped(night, surely=True)
         closed = await close_batch(night)
     except (TooLateError, DeletedError) as stopped:
         return night.ended("SKIPPED", reason=str(stopped))

@@ -37,12 +37,14 @@ async def note(night: Night, **done: object) -> Progress:
 async def record(night: Night, outcome: LastBatch) -> LastBatch:
     """Record how the night ended, and what became of nights that no run recorded.
 
+    Another run of the night may have been about to close it meanwhile: what is stored tells.
     Returns what counts as the night's outcome now: the one given, or one that was known already and
     outranks it.
     """
     async with only_writer_of(night.binding) as context:
         night.context = context
         missed = partial(missed_nights, night)
+        outcome = night.doubted(outcome)
         outcome, night.context = await keep(night.binding, context, outcome, missed=missed)
     return outcome
 

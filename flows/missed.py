@@ -4,13 +4,14 @@ from collections import deque
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from itertools import takewhile
+from typing import Any
 
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.client.schemas.schedules import RRuleSchedule
 
 from blocks import standing
 from blocks.history import NIGHTS_KEPT, History
-from blocks.outcome import LastBatch, ended_as, says_closed
+from blocks.outcome import LastBatch, Status, ended_as, says_closed
 from blocks.standing import Standing
 from flows.night import MAYBE_SENT, Night
 from flows.recurrence import Recurrence
@@ -75,10 +76,12 @@ def _inferred(
     if progress.closed_at or any(says_closed(state) for state in states):
         at = progress.closed_at
         return night.outcome_of(progress, "CLOSED", reason=None, closed_at=at, inferred=True)
-    reason = NO_RUN
-    if states:
-        reason = ended_as(max(states, key=lambda state: state.timestamp))
-    if progress.closing_at is None:
-        return night.outcome_of(progress, "SKIPPED", reason=reason, inferred=True)
-    doubt = f"{reason.rstrip('.')}. {MAYBE_SENT}"
-    return night.outcome_of(progress, "FAILED", reason=doubt, inferred=True)
+    status: Status
+    status, reason = ("SKIPPED", NO_RUN) if not states else ended_as(_latest(states))
+    if progress.closing_at:
+        status, reason = "FAILED", f"{reason.rstrip('.')}. {MAYBE_SENT}"
+    return night.outcome_of(progress, status, reason=reason, inferred=True)
+
+
+def _latest(states: Sequence[State[Any]]) -> State[Any]:
+    return max(states, key=lambda state: state.timestamp)

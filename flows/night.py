@@ -4,12 +4,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import NamedTuple
+from uuid import UUID
 
 from blocks import clock, standing
 from blocks.binding import Binding
 from blocks.context import Context, Progress
 from blocks.grant import Grant
 from blocks.outcome import LastBatch, Status
+from blocks.run_states import was_asked_for_again
 from flows.contract import DailyOrdersBatchCloseConfigRequest
 from flows.recurrence import Recurrence
 from flows.requests import NightError, NotConfiguredError, configured_now
@@ -24,9 +26,6 @@ JUST_LOOKED = 1.0
 LOOK_AGAIN = timedelta(seconds=15)
 """How soon a run looks at the earliest whether a schedule that was switched off is on again."""
 
-LATE_CLOSE = (
-    "The close was sent, but its answer was lost: look in the Orders API whether it happened."
-)
 MAYBE_SENT = "The close may have been sent: look in the Orders API whether it happened."
 
 
@@ -57,6 +56,8 @@ class Night:
     request: DailyOrdersBatchCloseConfigRequest
     occurrence: datetime
     context: Context
+    run_id: UUID | None = None
+    """Which of Prefect's flow runs works on it; None where it was called directly from Python."""
     by_schedule: bool = True
     """Whether the schedule laid out its run; otherwise somebody started it."""
     is_deployed: bool = False
@@ -137,7 +138,7 @@ class Night:
         stands = await standing.read(self.binding)
         if stands is None:
             raise DeletedError("The binding's deployment was deleted.")
-        if self.by_schedule and not self._is_asked_for_again() and not stands.is_on:
+        if self.by_schedule and not stands.is_on and not await self._was_asked_for_again():
             return SCHEDULE_OFF
         if self.is_deployed and await stands.is_pool_paused():
             return POOL_PAUSED
@@ -166,13 +167,15 @@ class Night:
     def ended(
         self, status: Status, *, reason: str | None = None, closed_at: datetime | None = None
     ) -> LastBatch:
-        """This night's outcome, as it will be recorded: FAILED if the close may have been sent."""
-        if self.maybe_closed and status != "CLOSED":
-            doubt = LATE_CLOSE if status == "SKIPPED" else MAYBE_SENT
-            status, reason = "FAILED", f"{reason} {doubt}"
-        return self.outcome_of(
-            self.progress, status, reason=reason, closed_at=closed_at, inferred=False
-        )
+        """This night's outcome, as far as this run knows."""
+        return self.outcome_of(self.progress, status, reason=reason, closed_at=closed_at)
+
+    def doubted(self, outcome: LastBatch) -> LastBatch:
+        """The outcome with what is stored of the night: FAILED if its close may have been sent."""
+        if outcome.ok or not self.maybe_closed:
+            return outcome
+        doubt = {"status": "FAILED", "reason": f"{outcome.reason} {MAYBE_SENT}"}
+        return outcome.model_copy(update={**doubt, "snapshot_id": self.progress.snapshot_id})
 
     def outcome_of(
         self, progress: Progress, status: Status, *, reason: str | None, **known: object
@@ -207,9 +210,9 @@ class Night:
         again = now + max(LOOK_AGAIN, (now - self.occurrence) / 4)
         return min(again, self.next_due or again)
 
-    def _is_asked_for_again(self) -> bool:
-        known = self.recorded
-        return known is not None and known.status == "FAILED" and not known.inferred
+    async def _was_asked_for_again(self) -> bool:
+        """Whether somebody had this very run begin again after it had ended."""
+        return self.run_id is not None and await was_asked_for_again(self.run_id)
 
     def _may_be_stopped(self) -> bool:
         if self.is_again or not self.by_schedule or self.progress.snapshot_id:

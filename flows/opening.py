@@ -9,6 +9,7 @@ from blocks import clock
 from blocks import context as contexts
 from blocks.binding import Binding
 from blocks.grant import was_refreshed
+from blocks.places import is_beside_others
 from flows.contract import DailyOrdersBatchCloseConfigRequest
 from flows.keeping import recorded
 from flows.night import Night
@@ -30,8 +31,9 @@ async def open_night(binding: Binding, configured: object) -> Night:
     """
     flow = FlowRunContext.get()
     run = flow.flow_run if flow else None
-    if run and run.state and not run.state.is_scheduled():
-        clock.compare(run.state.timestamp)  # when the server had it begin, a moment ago
+    if run and run.state and not run.state.is_scheduled() and not is_beside_others():
+        # When the server had it begin, a moment ago. A worker has compared that when it claimed it.
+        clock.compare(run.state.timestamp)
     asked_for = None if configured is None else read_request(binding, configured)
     request = asked_for or await configured_now(binding)
     occurrence = _occurrence(binding, request, run)
@@ -41,6 +43,7 @@ async def open_night(binding: Binding, configured: object) -> Night:
         request,
         occurrence,
         context,
+        run_id=run.id if run else None,
         by_schedule=run is not None and run.auto_scheduled,
         is_deployed=run is not None and run.deployment_id is not None,
         is_again=run is not None and run.start_time is not None,

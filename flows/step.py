@@ -16,7 +16,8 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.events import Event
-from prefect.states import Completed, Crashed, Failed, Running
+from prefect.exceptions import Pause
+from prefect.states import Cancelled, Completed, Crashed, Failed, Running
 from prefect.utilities.engine import emit_task_run_state_change_event
 
 SHOWN_AFTER = 5.0
@@ -52,6 +53,9 @@ async def _run(step: _Step[..., R], flow: FlowRunContext, work: Coroutine[Any, A
             result = await work
     except Exception as error:
         report.end(Failed(message=f"{type(error).__name__}: {error}"))
+        raise
+    except Pause:
+        report.end(Cancelled(message="The run waits: this step begins again after that."))
         raise
     except BaseException:
         report.end(Crashed(message="Stopped while it was executed."))

@@ -22,6 +22,9 @@ from flows.night import MAYBE_SENT
 from flows.requests import NightError, read_request
 from flows.waiting import PREFECT_TROUBLE
 
+BRIEFLY = 5.0
+"""Seconds to wait for a binding's lock where the nights of others have to be looked at too."""
+
 
 async def record_unstarted(run: FlowRun, reason: str) -> None:
     """Record that the run's night failed, because the run could not be executed at all.
@@ -61,8 +64,8 @@ async def record_ended(run: FlowRun) -> None:
     state = run.state
     if state is None or says_closed(state) or says_skipped(state) or await _known_of(run):
         return
-    status: Status = "FAILED" if state.is_failed() else "SKIPPED"
-    await record_instead(run, status, ended_as(state))
+    status, reason = ended_as(state)
+    await record_instead(run, status, reason, patience=BRIEFLY)
 
 
 async def _known_of(run: FlowRun) -> LastBatch | None:
@@ -72,17 +75,20 @@ async def _known_of(run: FlowRun) -> LastBatch | None:
     return await recorded(which.binding, context, which.occurrence)
 
 
-async def record_instead(run: FlowRun, status: Status, reason: str) -> LastBatch | None:
+async def record_instead(
+    run: FlowRun, status: Status, reason: str, *, patience: float | None = None
+) -> LastBatch | None:
     """Record the night of a run on its behalf; returns its outcome.
 
     Where the run may have sent the close, the night has failed, and the reason says so. None is
     returned, and nothing recorded, if the run is of no night, or if its night is to be skipped
-    while another run of it has not ended: that one will tell.
+    while another run of it has not ended: that one will tell. Raises LockedError where somebody
+    else writes of the binding for longer than `patience`, in seconds.
     """
     which = _Which.of(run)
     if which is None or (status == "SKIPPED" and await which.has_others_than(run)):
         return None
-    async with only_writer_of(which.binding) as context:
+    async with only_writer_of(which.binding, patience=patience) as context:
         outcome = which.outcome_of(context.progress_of(which.occurrence), status, reason)
         outcome, _ = await keep(which.binding, context, outcome)
     return outcome

@@ -8,6 +8,9 @@ from blocks.http import Reply
 from blocks.orders.errors import OrdersMalformedReplyError
 from blocks.orders.words import is_json_object
 
+SNAPSHOT_ID_BYTES = 255
+"""What is stored from night to night fits into one Prefect variable, with the id in it twice."""
+
 _A_DAY = timedelta(days=1)
 _FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
@@ -31,8 +34,11 @@ def read_snapshot(reply: Reply, operation: str) -> Snapshot:
     snapshot_id = _body(reply).get("snapshotId")
     # Unprintable ones (a NUL, half a surrogate pair) could neither be sent nor stored again.
     if isinstance(snapshot_id, str) and snapshot_id.strip() and snapshot_id.isprintable():
-        return Snapshot(snapshot_id)
-    happened = "was answered without a snapshotId that is a non-empty, printable string"
+        if len(snapshot_id.encode()) <= SNAPSHOT_ID_BYTES:
+            return Snapshot(snapshot_id)
+        happened = f"was answered with a snapshotId of more than {SNAPSHOT_ID_BYTES} bytes"
+    else:
+        happened = "was answered without a snapshotId that is a non-empty, printable string"
     raise OrdersMalformedReplyError(operation, happened, status=reply.status)
 
 

@@ -29,9 +29,10 @@ def went_on(events: Iterable[Event], freezes: Sequence[Freeze]) -> list[str]:
     ]
 
 
-def process_of(api_url: str, pid: int) -> str | None:
+def process_of(api_url: str, login: tuple[str, str], pid: int) -> str | None:
     """The id under which the process of this number has a lease now, as Prefect tells."""
-    wanted = {"variables": {"name": {"like_": "lease-%"}}, "limit": 200}
-    found = httpx.post(f"{api_url}/variables/filter", json=wanted, timeout=30, trust_env=False)
+    wanted = {"variables": {"name": {"like_": "batch_close_lease-%"}}, "limit": 200}
+    url = f"{api_url}/variables/filter"
+    found = httpx.post(url, json=wanted, auth=login, timeout=30, trust_env=False)
     leases = [it["value"] for it in found.raise_for_status().json()]
     return next((str(lease["id"]) for lease in leases if lease["pid"] == pid), None)

@@ -89,7 +89,7 @@ async def test_a_frozen_worker_is_taken_over_from_and_sends_nothing_when_it_wake
     os.killpg(frozen.process.pid, signal.SIGSTOP)
     other = start_worker()
     await nights.reach("Completed")
-    lease = f"lease-{(await claims_of(client, nights))[0].process}"
+    lease = f"batch_close_lease-{(await claims_of(client, nights))[0].process}"
     async with asyncio.timeout(PATIENCE):
         while await client.read_variable_by_name(lease):  # noqa: ASYNC110  (another process's)
             await asyncio.sleep(0.5)

@@ -101,14 +101,14 @@ async def test_a_run_that_is_cancelled_while_the_orders_api_hangs_ends_within_se
     evening: Evening, client: PrefectClient
 ) -> None:
     await cancelled_soon(evening.executing, client)
-    assert not await client.read_variable_by_name(f"lock-{evening.executing.binding.slug}")
+    assert not await client.read_variable_by_name(f"batch_close_lock-{evening.executing.binding.slug}")
 
 
 async def test_a_run_that_is_cancelled_during_its_refresh_loses_neither_token_nor_lock(
     evening: Evening, client: PrefectClient
 ) -> None:
     await cancelled_soon(evening.refreshing, client)
-    assert not await client.read_variable_by_name(f"lock-{evening.refreshing.binding.slug}")
+    assert not await client.read_variable_by_name(f"batch_close_lock-{evening.refreshing.binding.slug}")
     # The server rotates strictly: this works with the token that came last, and no other.
     await grant.refresh(evening.refreshing.binding, await systems.oauth_server())
     assert evening.refreshing.refreshes() == 2

@@ -222,4 +222,4 @@ async def test_a_run_that_is_cancelled_lets_go_of_its_lock(batch: Batch) -> None
 
     assert scope.cancelled_caught
     async with get_client() as client:
-        assert await client.read_variable_by_name(f"lock-{batch.binding.slug}") is None
+        assert await client.read_variable_by_name(f"batch_close_lock-{batch.binding.slug}") is None

@@ -1,6 +1,7 @@
 """What is said of a night is said everywhere alike, and is what happened: whatever people do."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -22,9 +23,12 @@ from deployments import batches
 from deployments.engine import end_cancelled, execute
 from flows import unopened
 from flows.daily_close import daily_close
+from flows.keeping import record
+from flows.opening import open_night
 from flows.unopened import record_unstarted
 from tests.flows.batch import Batch
 
+CRASHED: State[None] = State(type=StateType.CRASHED, name="Crashed", message="No such flow.")
 DAY = timedelta(days=1)
 MINUTE = timedelta(minutes=1)
 
@@ -130,7 +134,7 @@ async def test_the_next_nights_note_leaves_the_evidence_of_a_close_that_may_have
     run = await batch.wake(night)
 
     assert run.state.is_failed()
-    assert "its answer was lost" in run.state.message
+    assert "may have been sent" in run.state.message
     assert await batch.history() == {1: "FAILED", 2: "CLOSED"}
 
 
@@ -234,16 +238,17 @@ async def test_the_history_is_one_artifact_whose_rows_are_outcomes(batch: Batch)
 
 
 @pytest.mark.parametrize(
-    ("state", "reason"),
+    ("state", "status", "reason"),
     [
-        (Cancelled(message="Not tonight."), "Its run ended as Cancelled: Not tonight."),
-        (Completed(name="Completed"), "Its run ended as Completed."),
-        (State(type=StateType.CRASHED, name="Crashed", message="No such flow."), "No such flow."),
+        (Cancelled(message="Not tonight."), "SKIPPED", "Its run ended as Cancelled: Not tonight."),
+        (Completed(), "SKIPPED", "Its run ended as Completed."),
+        (Completed(message="Closed for the holidays."), "SKIPPED", "Closed for the holidays."),
+        (CRASHED, "FAILED", "Its run ended as Crashed: No such flow."),
     ],
-    ids=["cancelled", "completed by hand", "crashed"],
+    ids=["cancelled", "completed by hand", "completed by hand with a word", "crashed"],
 )
 async def test_a_night_whose_run_ended_without_a_word_is_told_by_its_state(
-    batch: Batch, state: State[Any], reason: str
+    batch: Batch, state: State[Any], status: str, reason: str
 ) -> None:
     await batch.configure_past(first_due=DAY + MINUTE)
     await end_run(await batch.night(1), state)
@@ -251,7 +256,7 @@ async def test_a_night_whose_run_ended_without_a_word_is_told_by_its_state(
     assert (await batch.run_night(2)).state.is_completed()
 
     missed = (await batch.rows())[0]
-    assert (missed["run"], missed["status"], missed["inferred"]) == (1, "SKIPPED", True)
+    assert (missed["run"], missed["status"], missed["inferred"]) == (1, status, True)
     assert reason in missed["reason"]
 
 
@@ -718,3 +723,56 @@ async def test_a_run_that_wakes_where_it_refreshed_does_not_look_at_the_grant_ag
     assert (await batch.wake(run)).state.is_completed()
 
     assert len(batch.requests("token.refresh")) == 1
+
+
+# 9: what a run believes of its night
+
+
+async def test_a_run_that_comes_too_late_minds_a_close_that_another_was_about_to_send_meanwhile(
+    batch: Batch,
+) -> None:
+    await batch.configure_past(first_due=DAY + MINUTE)
+    night = await batch.night(1)
+    opened = await open_night(batch.binding, night.parameters["configured"])
+    occurrence = datetime.fromisoformat(night.expected_start_time.isoformat())
+    opened = replace(opened, occurrence=occurrence)
+    sent = Progress(occurrence=opened.occurrence, snapshot_id="s-1", closing_at=opened.occurrence)
+    await contexts.store(batch.binding, Context(nights=(sent,), is_new=True))
+
+    outcome = await record(opened, opened.ended("SKIPPED", reason="Too late."))
+
+    assert outcome.status == "FAILED"
+    assert outcome.reason is not None
+    assert "may have been sent" in outcome.reason
+    assert (await batch.context()).progress_of(opened.occurrence).closing_at
+
+
+async def test_a_night_that_another_run_failed_still_minds_a_schedule_that_is_off(
+    batch: Batch,
+) -> None:
+    await batch.configure_past(upstream_wait_duration="PT70S")
+    waiting = await batch.run_night()
+    batch.clock.ahead = timedelta(minutes=2)
+    batch.sandbox.fault("orders.close", "status", tenant_id=batch.binding.tenant_id, status=403)
+    assert (await batch.run_by_hand()).is_failed()
+    await switch(batch, on=False)
+    sent = len(batch.sandbox.events())
+
+    run = await batch.wake(waiting)
+
+    assert run.state_name == "ScheduleOff"
+    assert len(batch.sandbox.events()) == sent
+
+
+async def test_a_failed_run_that_somebody_retries_runs_though_the_schedule_is_off(
+    batch: Batch,
+) -> None:
+    await batch.configure_past()
+    batch.sandbox.fault("orders.close", "status", tenant_id=batch.binding.tenant_id, status=403)
+    failed = await batch.run_night()
+    assert failed.state.is_failed()
+    batch.sandbox.clear_faults()
+    await switch(batch, on=False)
+
+    assert (await batch.wake(failed)).state.is_completed()
+    assert await batch.history() == {1: "CLOSED"}

@@ -2,21 +2,40 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from uuid import uuid4
 
 import httpx
 import pytest
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.actions import VariableCreate
+from prefect.client.schemas.objects import State, StateDetails, StateType
+from prefect.states import Cancelled, Running
 from pydantic import SecretStr
 
 from blocks import clock, grant, http, lock, ownership, systems
+from blocks.claim import Claim
 from blocks.grant import Grant, document, use
-from blocks.lease import Lease, OwnershipLostError, OwnershipUnknownError, delete_variable
+from blocks.lease import (
+    Lease,
+    OwnershipLostError,
+    OwnershipUnknownError,
+    delete_variable,
+    read_leases,
+)
 from blocks.lock import Holder, LockedError
 from blocks.oauth import OAuthServer, Tokens
 from blocks.ownership import Work
 from tests.flows.batch import Batch, is_alive
+
+CANCELLED: State[None] = Cancelled()
+SUSPENDED: State[None] = State(
+    type=StateType.PAUSED,
+    name="Suspended",
+    state_details=StateDetails(
+        pause_reschedule=True, pause_timeout=clock.now() + timedelta(hours=1)
+    ),
+)
 
 
 @pytest.fixture
@@ -43,7 +62,9 @@ class Me:
 
     async def is_given_up(self) -> None:
         """Others end the lease, as they do after its whole length, and meanwhile this sleeps."""
-        variable = await self._client.read_variable_by_name(f"lease-{self.lease.process.id}")
+        variable = await self._client.read_variable_by_name(
+            f"batch_close_lease-{self.lease.process.id}"
+        )
         assert variable
         await delete_variable(self._client, variable.id)
         self.sleeps()
@@ -106,9 +127,9 @@ async def test_who_sleeps_between_the_question_and_the_first_byte_sends_nothing(
 ) -> None:
     ask = http._send_and_read  # noqa: SLF001  (between the two)
 
-    async def asleep(request: object) -> object:
+    async def asleep(request: object, *client: object) -> object:
         me.sleeps()
-        return await ask(request)
+        return await ask(request, *client)
 
     monkeypatch.setattr(http, "_send_and_read", asleep)
 
@@ -156,7 +177,9 @@ async def test_a_lock_whose_holder_has_no_lease_is_taken_over_at_once(
 ) -> None:
     name = f"lock-{uuid4().hex}"
     left = Holder(process=uuid4().hex, attempt="1")
-    await client.create_variable(VariableCreate(name=name, value=left.model_dump()))
+    await client.create_variable(
+        VariableCreate(name=f"batch_close_{name}", value=left.model_dump())
+    )
 
     async with asyncio.timeout(5), lock.only_holder(name):
         pass
@@ -168,7 +191,9 @@ async def test_a_lock_whose_holder_lives_is_not_taken_over_however_silent_it_is(
     name = f"lock-{uuid4().hex}"
     async with Lease("worker").kept() as other:
         held = Holder(process=other.process.id, attempt="1")
-        await client.create_variable(VariableCreate(name=name, value=held.model_dump()))
+        await client.create_variable(
+            VariableCreate(name=f"batch_close_{name}", value=held.model_dump())
+        )
 
         with pytest.raises(LockedError, match="somebody who lives"):
             async with lock.only_holder(name, patience=1):
@@ -180,7 +205,9 @@ async def test_a_lock_that_a_lost_answer_left_to_this_process_is_taken_by_it(
 ) -> None:
     name = f"lock-{uuid4().hex}"
     left = Holder(process=me.lease.process.id, attempt="whose answer was lost")
-    await client.create_variable(VariableCreate(name=name, value=left.model_dump()))
+    await client.create_variable(
+        VariableCreate(name=f"batch_close_{name}", value=left.model_dump())
+    )
 
     async with asyncio.timeout(5), lock.only_holder(name):
         pass
@@ -223,7 +250,7 @@ async def test_a_process_that_is_given_up_learns_it_at_its_next_renewal(
 
 async def test_a_lease_ends_with_its_process(client: PrefectClient) -> None:
     async with Lease("worker").kept() as lease:
-        name = f"lease-{lease.process.id}"
+        name = f"batch_close_lease-{lease.process.id}"
         assert await client.read_variable_by_name(name)
     assert await client.read_variable_by_name(name) is None
 
@@ -244,7 +271,7 @@ async def test_an_attempt_for_a_lock_that_is_given_up_leaves_none_behind(
             pass
 
     async with asyncio.timeout(5):
-        while await client.read_variable_by_name(name):  # noqa: ASYNC110  (in the background)
+        while await client.read_variable_by_name(f"batch_close_{name}"):  # noqa: ASYNC110  (in the background)
             await asyncio.sleep(0.1)
 
 
@@ -287,3 +314,82 @@ async def test_a_second_silence_is_as_long_a_doubt_as_the_first(me: Me) -> None:
             await me.lease.require()
     me.sleeps(leases=0.2)
     await me.lease.require()
+
+
+async def test_a_renewal_is_doubted_if_the_one_before_landed_a_lease_ago_however_late_its_answer(
+    me: Me, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = me.lease._is_written  # noqa: SLF001  (the answer of a slow server)
+
+    async def answered_late(change: dict[str, object]) -> bool:
+        is_written = await written(change)
+        me.sleeps(leases=0.15)
+        return is_written
+
+    me.sleeps(leases=0.6)
+    with monkeypatch.context() as patch:
+        patch.setattr(me.lease, "_is_written", answered_late)
+        await me.lease.require()
+    me.sleeps(leases=0.9)
+
+    with pytest.raises(OwnershipUnknownError, match="known in a moment"):
+        await me.lease.require()
+
+
+async def test_variables_that_only_look_like_leases_and_locks_are_left_alone(
+    client: PrefectClient, me: Me
+) -> None:
+    others = ["lease-terms", "batch_close_lease-terms", "recovery", f"lock-{uuid4().hex}"]
+    for name in others:
+        await client.create_variable(VariableCreate(name=name, value={"office": "Berlin"}))
+    try:
+        assert {p.name for p in (await read_leases(client)).values()} <= {"worker"}
+        async with lock.only_holder("recovery"), lock.only_holder(others[-1]):
+            pass
+        for name in others:
+            assert await client.read_variable_by_name(name)
+    finally:
+        for name in others:
+            await client.delete_variable_by_name(name)
+
+
+@pytest.mark.parametrize("status", [200, 404])
+async def test_a_page_of_what_stands_before_prefect_is_no_answer_of_prefects(status: int) -> None:
+    request = httpx.Request("GET", "http://prefect.invalid/api/variables/1")
+    page = httpx.Response(status, html="<h1>Soon</h1>", request=request)
+
+    with pytest.raises(httpx.RemoteProtocolError):
+        await ownership.on_answer_from_prefect(page)
+
+
+@pytest.mark.parametrize("stop", [SUSPENDED, CANCELLED], ids=["suspended", "cancelled"])
+async def test_a_stop_that_a_proposal_for_several_runs_overwrote_counts(
+    client: PrefectClient, me: Me, batch: Batch, stop: State[None]
+) -> None:
+    await batch.configure_past()
+    run = await batch.night(1)
+    if stop.type == StateType.PAUSED:
+        await client.set_flow_run_state(run.id, Running(), force=True)
+    await client.set_flow_run_state(run.id, stop)
+    claimed: State[None] = Running(message=str(Claim("worker", me.lease.process.id)))
+    await client.set_flow_run_state(run.id, claimed, force=True)
+
+    with ownership.working(Work(me.lease, run.id)), pytest.raises(OwnershipLostError):
+        await ownership.require()
+
+    assert (await client.read_flow_run(run.id)).state_name == stop.name
+
+
+async def test_a_run_that_was_resumed_after_a_suspension_goes_on(
+    client: PrefectClient, me: Me, batch: Batch
+) -> None:
+    await batch.configure_past()
+    run = await batch.night(1)
+    await client.set_flow_run_state(run.id, Running(), force=True)
+    await client.set_flow_run_state(run.id, SUSPENDED)
+    await client.resume_flow_run(run.id)
+    claimed: State[None] = Running(message=str(Claim("worker", me.lease.process.id)))
+    await client.set_flow_run_state(run.id, claimed, force=True)
+
+    with ownership.working(Work(me.lease, run.id)):
+        await ownership.require()

@@ -52,7 +52,7 @@ async def look(pool: str, runs: StoppedRuns | None = None) -> None:
         (Cancelled(message="No."), ("SKIPPED", "Its run ended as Cancelled: No.")),
         (
             State(type=StateType.CRASHED, name="Crashed", message="Gone."),
-            ("SKIPPED", "Its run ended as Crashed: Gone."),
+            ("FAILED", "Its run ended as Crashed: Gone."),
         ),
     ],
     ids=["completed", "failed", "cancelled", "crashed"],

@@ -12,6 +12,7 @@ from blocks import history
 from blocks.binding import Binding
 from blocks.history import NIGHTS_KEPT, History
 from blocks.history_rows import as_row, read_rows
+from blocks.orders.results import SNAPSHOT_ID_BYTES
 from blocks.outcome import REASON_BYTES, LastBatch, believed
 from blocks.progress import MOST_NIGHTS, Context, Progress
 
@@ -171,13 +172,17 @@ def test_the_largest_context_fits_into_a_variable() -> None:
     context = Context(ended_at=FIRST.replace(microsecond=123456))
     for number in range(MOST_NIGHTS):
         moment = (FIRST + number * DAY).replace(microsecond=123456)
-        noted = {"snapshot_id": "s" * 255, "snapshot_at": moment, "closing_at": moment}
+        noted = {
+            "snapshot_id": "s" * SNAPSHOT_ID_BYTES,
+            "snapshot_at": moment,
+            "closing_at": moment,
+        }
         context, _ = context.noted(Progress(occurrence=moment, has_failed=True, **noted))
     last = LastBatch(
         batch_id=name,
         occurrence=FIRST + 9 * DAY,
         status="FAILED",
-        snapshot_id="s" * 255,
+        snapshot_id="s" * SNAPSHOT_ID_BYTES,
         closed_at=FIRST,
         run=99_999,
         max_runs=100_000,

@@ -19,16 +19,17 @@ REQUEST = DailyOrdersBatchCloseConfigRequest(
 )
 
 
-def night(occurrence: datetime, context: Context, *, by_schedule: bool = True) -> Night:
+def night(occurrence: datetime, context: Context) -> Night:
     """A night of this binding."""
-    return Night(Binding("acme", "eod"), REQUEST, occurrence, context, by_schedule)
+    return Night(Binding("acme", "eod"), REQUEST, occurrence, context)
 
 
 def test_a_night_that_may_have_been_closed_is_never_said_to_be_skipped() -> None:
     begun = Progress(occurrence=FIRST, snapshot_id="s-1", closing_at=FIRST)
+    it = night(FIRST, Context(nights=(begun,)))
 
-    outcome = night(FIRST, Context(nights=(begun,))).ended("SKIPPED", reason="It is too late.")
+    outcome = it.doubted(it.ended("SKIPPED", reason="It is too late."))
 
-    assert outcome.status == "FAILED"
+    assert (outcome.status, outcome.snapshot_id) == ("FAILED", "s-1")
     assert outcome.reason is not None
-    assert outcome.reason.startswith("It is too late. The close was sent, but its answer was lost")
+    assert outcome.reason.startswith("It is too late. The close may have been sent")

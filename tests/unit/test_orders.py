@@ -409,7 +409,8 @@ async def test_a_success_that_stays_unreadable_is_an_error(wire, operation):
 
 
 @pytest.mark.parametrize(
-    "snapshot_id", [None, "", "  ", 7, True, ["snap-1"], {"id": "snap-1"}, "a\0", "a\nb", "\ud800"]
+    "snapshot_id",
+    [None, "", "  ", 7, True, ["snap-1"], {"id": "snap-1"}, "a\0", "a\nb", "\ud800", 256 * "s"],
 )
 async def test_a_snapshot_without_a_proper_id_is_malformed(wire, snapshot_id):
     wire.answers(httpx.Response(201, content=json.dumps({"snapshotId": snapshot_id})))
