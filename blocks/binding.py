@@ -15,6 +15,13 @@ class Binding:
     tenant_id: str
     batch_id: str
 
+    @classmethod
+    def stored_as(cls, slug: str) -> "Binding":
+        """The binding with this slug, of which nothing else is known."""
+        binding = cls("", slug)
+        vars(binding)["slug"] = slug
+        return binding
+
     def __str__(self) -> str:
         return f"{self.tenant_id}/{self.batch_id}"
 

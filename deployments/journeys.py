@@ -22,6 +22,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
+import httpx
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterIdempotencyKey
 from prefect.client.schemas.objects import FlowRun
@@ -48,6 +49,9 @@ __all__ = ["JourneyError", "JourneyFailedError", "configure_batch", "result", "s
 
 DEPLOYMENT = f"{FLOW}/{JOURNEY}"
 POLL_SECONDS = 0.5
+
+BEGUN_WITHIN = caller_token.TAKEN_WITHIN / 2
+"""How long Prefect may take to make a run: a worker deletes a token later that no run names."""
 
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
@@ -96,10 +100,12 @@ async def start(
         InvalidRequestError: The request is refused; nothing was sent anywhere.
         KeyReusedError: The key was used for another request.
         JourneyError: The flow is not deployed.
+        httpx.HTTPError, TimeoutError: Prefect does not answer. The journey may have begun all the
+            same: the same key tells, for which nothing begins twice.
     """
     refuse_own_token(request, access_token)
     key = _run_key(request, idempotency_key)
-    begun = await _begun_with(key) if idempotency_key is not None else None
+    begun, key = (None, key) if idempotency_key is None else await _begun_with(key)
     # A repeated request was held against the clock when it came first.
     now = _LONG_AGO if begun else clock.now()
     # In a thread: laying out 100000 nights takes a second, in which an API would answer nobody.
@@ -131,11 +137,23 @@ def _run_key(request: Mapping[str, Any], idempotency_key: str | None) -> str:
     return f"journey-{hashlib.sha256(json.dumps(pair).encode()).hexdigest()}"
 
 
-async def _begun_with(key: str) -> FlowRun | None:
-    filters = FlowRunFilter(idempotency_key=FlowRunFilterIdempotencyKey(any_=[key]))
+async def _begun_with(key: str) -> tuple[FlowRun | None, str]:
+    """The run of this key, or none and the key for it.
+
+    One that failed because it never had its token does not count: another takes its place, with the
+    token that came with the repeated request.
+    """
     async with get_client() as client:
-        runs = await client.read_flow_runs(flow_filter=OF_JOURNEYS, flow_run_filter=filters)
-    return runs[0] if runs else None
+        while True:
+            filters = FlowRunFilter(idempotency_key=FlowRunFilterIdempotencyKey(any_=[key]))
+            runs = await client.read_flow_runs(flow_filter=OF_JOURNEYS, flow_run_filter=filters)
+            if not runs or runs[0].state_name != caller_token.MISSING:
+                return (runs[0] if runs else None), key
+            key = _key_after(key, runs[0].id)
+
+
+def _key_after(key: str, run_id: UUID) -> str:
+    return f"journey-{hashlib.sha256(f'{key} {run_id}'.encode()).hexdigest()}"
 
 
 async def _begin(
@@ -144,25 +162,42 @@ async def _begin(
     """The run of this key: a new one, or the one that a request at the same time began first."""
     if not isinstance(access_token, SecretStr):
         access_token = SecretStr(access_token)
+    block = await _hand_over(access_token)
+    try:
+        run = await _make_run(accepted, block, key)
+    except ObjectNotFound:
+        await caller_token.withdraw(block)
+        raise JourneyError(f"{DEPLOYMENT} is not deployed: run `prefect deploy --all`.") from None
+    except httpx.HTTPStatusError as error:
+        if error.response.is_client_error:
+            await caller_token.withdraw(block)
+        raise
+    # After any other error nobody knows whether the run exists, and would have its token taken from
+    # it: a worker deletes the token if it does not.
+    if run.parameters.get("access_token_block") != block:
+        await caller_token.withdraw(block)
+    return run
+
+
+async def _hand_over(access_token: SecretStr) -> str:
     block = caller_token.new_name()
     try:
-        await caller_token.hand_over(access_token, block)
-        run = await arun_deployment(
+        return await caller_token.hand_over(access_token, block)
+    except BaseException:
+        await caller_token.withdraw(block)  # it may have been stored all the same
+        raise
+
+
+async def _make_run(accepted: DailyOrdersBatchCloseConfigRequest, block: str, key: str) -> FlowRun:
+    """Make the run within the time for which its token is kept without one."""
+    async with asyncio.timeout(BEGUN_WITHIN.total_seconds()):
+        return await arun_deployment(
             DEPLOYMENT,
             parameters=to_parameters(accepted, block),
             timeout=0,
             as_subflow=False,
             idempotency_key=key,
         )
-    except ObjectNotFound:
-        await caller_token.withdraw(block)
-        raise JourneyError(f"{DEPLOYMENT} is not deployed: run `prefect deploy --all`.") from None
-    except BaseException:
-        await caller_token.withdraw(block)
-        raise
-    if run.parameters.get("access_token_block") != block:
-        await caller_token.withdraw(block)
-    return run
 
 
 def _request_of(run: FlowRun) -> DailyOrdersBatchCloseConfigRequest:

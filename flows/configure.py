@@ -11,17 +11,17 @@ from prefect.runtime import flow_run as this_run
 from prefect.states import Completed, Failed
 from pydantic import Field
 
-from blocks import caller_token, clock, deployment, ownership, systems
+from blocks import caller_token, clock, deployment, ownership, standing, systems
 from blocks import context as contexts
 from blocks import grant as grants
 from blocks.binding import Binding
-from blocks.caller_token import CallerTokenError
+from blocks.caller_token import CallerTokenError, CallerTokenMissingError
 from blocks.deployment import ScheduleError
 from blocks.grant import Grant, GrantError
 from blocks.lease import OwnershipLostError
 from blocks.lock import only_holder
 from blocks.oauth import GrantLostError, OAuthError, OAuthServer
-from blocks.ownership import Work
+from flows import undoing
 from flows.admission import InvalidRequestError, parse_request
 from flows.contract import DailyOrdersBatchCloseConfigOutcome, DailyOrdersBatchCloseConfigRequest
 from flows.parameters import from_parameters, to_stored
@@ -55,10 +55,10 @@ async def exchange_initial_token(binding: Binding, access_token_block: str) -> G
 
 
 @step
-async def store_initial_tokens(binding: Binding, grant: Grant) -> Grant | None:
-    """Store the grant in its Secret block; returns the one that it replaces."""
+async def store_initial_tokens(binding: Binding, grant: Grant, *, revoke_replaced: bool) -> None:
+    """Store the grant in its Secret block, and with it which one it replaces, to be revoked."""
     await ownership.require()
-    return await grants.store(binding, grant)
+    await grants.store(binding, grant, revoke_replaced=revoke_replaced)
 
 
 @step
@@ -89,13 +89,12 @@ async def prepare_config_outcome(
 
 
 @step
-async def complete_configured(binding: Binding, replaced: Grant | None) -> None:
-    """Revoke the grant that was replaced: nothing depends on it any more."""
+async def complete_configured(binding: Binding) -> None:
+    """Note that it is done, and revoke the grant that was replaced: nothing depends on it."""
+    await ownership.require()  # or what somebody has cancelled meanwhile would stand
     server = await systems.oauth_server()
-    if replaced is None or not server.revoke_replaced:
-        return
-    await grants.revoke(replaced, server)
-    await _require_alive(binding, server)
+    if await grants.complete(binding, server):
+        await _require_alive(binding, server)
 
 
 @flow(
@@ -103,6 +102,7 @@ async def complete_configured(binding: Binding, replaced: Grant | None) -> None:
     flow_run_name="{tenant_id}/{batch_id}",
     persist_result=False,
     validate_parameters=False,  # parse_request says it better, and for all fields at once
+    on_cancellation=[undoing.undo_cancelled],
 )
 async def configure(  # noqa: PLR0913, PLR0917  (the seed's request, field by field, as a form shows it)
     tenant_id: Annotated[str, Field(examples=["acme"], json_schema_extra={"title": "Tenant"})],
@@ -119,7 +119,7 @@ async def configure(  # noqa: PLR0913, PLR0917  (the seed's request, field by fi
     access_token_block: Annotated[
         str,
         Field(
-            examples=["my-access-token"],
+            examples=["caller-my-access-token"],
             json_schema_extra={"title": "Secret block with your access token"},
         ),
     ],
@@ -151,8 +151,9 @@ async def configure(  # noqa: PLR0913, PLR0917  (the seed's request, field by fi
             zone in brackets, or below, so that 23:00 stays 23:00 when the clocks change.
         interval: How long from one close to the next, as an ISO 8601 duration: P1D is every night.
         max_runs: How many closes to schedule; after the last one everything is cleaned up.
-        access_token_block: The name of the Secret block that holds your access token. The block is
-            deleted as soon as the token has been exchanged.
+        access_token_block: The name of the Secret block that holds your access token: it begins
+            with caller-. The block is deleted as soon as the token has been exchanged, and an hour
+            after it was stored in any case.
         upstream_wait_duration: How long upstream systems need after the scheduled start.
         replication_delay_duration: How long to wait between the snapshot and the close.
         time_zone: The IANA zone of the first run, if its timestamp does not say it.
@@ -164,17 +165,23 @@ async def configure(  # noqa: PLR0913, PLR0917  (the seed's request, field by fi
         # Judged by when it was asked for: a journey that goes on after a crash is not late.
         request = parse_request(from_parameters(parameters), now=_asked_at())
         outcome = await _configure(request, access_token_block)
-    except EXPECTED as error:
-        await caller_token.withdraw(access_token_block)
-        return Failed(message=str(error))
-    except PREFECT_TROUBLE as trouble:
-        await go_on_later(trouble)
-        await caller_token.withdraw(access_token_block)
+    except Exception as error:
+        if isinstance(error, PREFECT_TROUBLE):
+            await go_on_later(error)
+        await caller_token.end_journey(access_token_block)
+        if isinstance(error, EXPECTED):
+            return _failed(error)
         raise
     return Completed(
         message=f"{outcome.status}: {outcome.max_runs} runs from {outcome.first_run_at} on",
         data=outcome.model_dump(mode="json", by_alias=True),
     )
+
+
+def _failed(error: Exception) -> State[Any]:
+    """How the journey ends; by the state's name the Journeys API knows one that had no token."""
+    is_missing = isinstance(error, CallerTokenMissingError)
+    return Failed(name=caller_token.MISSING if is_missing else "Failed", message=str(error))
 
 
 async def _configure(
@@ -191,40 +198,46 @@ async def _steps(
 ) -> DailyOrdersBatchCloseConfigOutcome:
     """The steps of the configuration in their order."""
     await _refuse_superseded(binding)
-    replaced = await _obtain_grant(binding, access_token_block)
+    await _obtain_grant(binding, access_token_block)
+    try:
+        await _schedule(binding, request)
+        outcome = await prepare_config_outcome(request)
+        await complete_configured(binding)
+    except OwnershipLostError:
+        await undoing.leave(binding, _journey_id())
+        raise
+    return outcome
+
+
+async def _schedule(binding: Binding, request: DailyOrdersBatchCloseConfigRequest) -> None:
     try:
         await _require_access(binding)
         await configure_schedule(binding, request)
     except Exception as error:
         if isinstance(error, PREFECT_TROUBLE):
             await go_on_later(error)
-        await _undo(binding, replaced)
+        await _undo(binding)
         raise
-    outcome = await prepare_config_outcome(request)
-    await complete_configured(binding, replaced)
-    return outcome
 
 
-async def _obtain_grant(binding: Binding, access_token_block: str) -> Grant | None:
-    """Exchange and store, unless this journey has done so before a crash; what was replaced."""
+async def _obtain_grant(binding: Binding, access_token_block: str) -> None:
+    """Exchange and store, unless this journey has done so before a crash."""
     stored = await grants.find(binding)
-    if stored and stored.journey_id and stored.journey_id == _journey_id():
-        return None
-    grant = await exchange_initial_token(binding, access_token_block)
-    try:
-        replaced = await store_initial_tokens(binding, grant)
-    except OwnershipLostError:
-        await _abandon(grant)
-        raise
+    if not stored or not stored.journey_id or stored.journey_id != _journey_id():
+        await _exchange_and_store(binding, access_token_block)
     await caller_token.withdraw(access_token_block)
-    return replaced
 
 
-async def _abandon(grant: Grant) -> None:
-    """Revoke a grant that nobody will use: its journey was ended while it was exchanged."""
-    if work := ownership.current():
-        with ownership.working(Work(work.lease)):  # the run is not its own any more, the lease is
-            await grants.revoke(grant, await systems.oauth_server())
+async def _exchange_and_store(binding: Binding, access_token_block: str) -> None:
+    server, before = await systems.oauth_server(), await undoing.stands_before(binding)
+    grant = await exchange_initial_token(binding, access_token_block)
+    if grant.journey_id:
+        grant = grant.model_copy(update={"instead_of": before})
+    try:
+        await store_initial_tokens(binding, grant, revoke_replaced=server.revoke_replaced)
+    except OwnershipLostError:
+        await undoing.abandon(grant)
+        raise
 
 
 async def _refuse_superseded(binding: Binding) -> None:
@@ -291,15 +304,15 @@ async def _require_alive(binding: Binding, server: OAuthServer) -> None:
         return  # it cannot be told now; the first night will
 
 
-async def _undo(binding: Binding, replaced: Grant | None) -> None:
+async def _undo(binding: Binding) -> None:
     """Leave no grant behind that nobody would use.
 
     Without a schedule that runs that is the new one. With one, the nights go on with the new grant,
     and it is the replaced one.
     """
     server = await systems.oauth_server()
-    scheduled = await deployment.find(binding)
+    scheduled = await standing.read(binding)
     if scheduled is None or scheduled.paused:
         await grants.revoke(await grants.delete(binding), server)
-    elif replaced and server.revoke_replaced:
-        await grants.revoke(replaced, server)
+    else:
+        await grants.revoke_replaced(binding, server)

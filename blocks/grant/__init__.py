@@ -6,28 +6,36 @@ a time across all machines, and the rotated token is stored before anything is d
 token that came with it.
 """
 
+from blocks.grant.document import PREFIX
 from blocks.grant.model import Grant, GrantError, GrantMissingError
 from blocks.grant.use import (
     access_token,
+    complete,
     delete,
     find,
+    find_several,
     load,
     refresh,
     revoke,
+    revoke_replaced,
     store,
     was_refreshed,
 )
 
 __all__ = [
+    "PREFIX",
     "Grant",
     "GrantError",
     "GrantMissingError",
     "access_token",
+    "complete",
     "delete",
     "find",
+    "find_several",
     "load",
     "refresh",
     "revoke",
+    "revoke_replaced",
     "store",
     "was_refreshed",
 ]

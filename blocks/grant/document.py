@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -19,6 +21,9 @@ from blocks.grant.model import Grant, GrantError, GrantMissingError
 from blocks.lease import OwnershipUnknownError
 from blocks.ownership import require_lease
 from blocks.together import Together
+
+PREFIX = "grant-"
+"""How the names of the Secret blocks begin that hold grants."""
 
 STORE_PAUSES = (0.5, 1, 2, 4, 8, *[15] * 5_000)
 """Seconds between attempts to store a rotated token: for almost a day."""
@@ -99,6 +104,20 @@ async def read(binding: Binding) -> Document:
     )
 
 
+async def read_several(bindings: Sequence[Binding]) -> dict[str, Grant]:
+    """The grants of these bindings, 200 at most, by their slugs; without those that are unreadable.
+
+    Raises httpx.HTTPError where Prefect's API is away.
+    """
+    found = await _read_several([_name(binding) for binding in bindings])
+    readable = {}
+    for name, document in found.items():
+        with suppress(ValidationError):
+            grant = Grant.model_validate_json(document.data["value"])
+            readable[name.removeprefix(PREFIX)] = grant
+    return readable
+
+
 async def _read_alone(binding: Binding) -> BlockDocument:
     async with get_client() as client:
         try:
@@ -155,7 +174,7 @@ def _trouble(error: Exception) -> str:
 
 
 def _name(binding: Binding) -> str:
-    return f"grant-{binding.slug}"
+    return f"{PREFIX}{binding.slug}"
 
 
 def _to_json(grant: Grant) -> str:
@@ -169,5 +188,10 @@ def _to_json(grant: Grant) -> str:
         "journey_id": grant.journey_id,
         "asked_at": grant.asked_at and grant.asked_at.isoformat(),
         "lost_because": grant.lost_because,
+        "to_revoke": [
+            {"refresh_token": it.refresh_token.get_secret_value(), "at": it.at.isoformat()}
+            for it in grant.to_revoke
+        ],
+        "instead_of": grant.instead_of,
     }
     return json.dumps(members)

@@ -1,7 +1,7 @@
 """What is known of a grant."""
 
 from datetime import datetime, timedelta
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, SecretStr
 
@@ -9,6 +9,10 @@ from blocks.oauth import Tokens
 
 ENOUGH_LIFE = timedelta(seconds=2)
 """An access token with less life left than this may expire on its way to the Orders API."""
+
+
+MOST_TO_REVOKE = 20
+"""Replaced grants that one remembers: who configures on and on fills no database."""
 
 
 def has_enough_life(expires_at: datetime | None, now: datetime) -> bool:
@@ -22,6 +26,16 @@ class GrantError(Exception):
 
 class GrantMissingError(GrantError):
     """No grant is stored for this binding."""
+
+
+class Replaced(BaseModel):
+    """A grant that another has taken the place of, until it is revoked."""
+
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
+
+    refresh_token: SecretStr
+    at: AwareDatetime
+    """When it was replaced."""
 
 
 class Grant(BaseModel):
@@ -40,6 +54,11 @@ class Grant(BaseModel):
     """When that run was made, by Prefect's clock: what was asked for earlier never replaces it."""
     lost_because: str | None = None
     """Why the server refused the refresh token for good; it is not sent again then."""
+    to_revoke: tuple[Replaced, ...] = ()
+    """What it has replaced: kept here, so that what stores the one cannot forget the other."""
+    instead_of: Literal["nothing", "stopped"] | None = None
+    """What was scheduled before: no deployment, or one that is paused. None once the configuration
+    is done, or if the nights went on before: then nothing is undone where it ends half-way."""
 
     @classmethod
     def from_exchange(
@@ -55,6 +74,17 @@ class Grant(BaseModel):
             journey_id=journey_id,
             asked_at=asked_at,
         )
+
+    def replacing(self, other: "Grant | None", now: datetime, *, revoke: bool) -> "Grant":
+        """This grant as it is stored in place of the other one, which is `revoke`d then."""
+        if other is None:
+            return self
+        update: dict[str, object] = {"instead_of": self.instead_of or other.instead_of}
+        if revoke:
+            dead = other.lost_because is not None
+            own = () if dead else (Replaced(refresh_token=other.refresh_token, at=now),)
+            update["to_revoke"] = (*other.to_revoke, *own)[-MOST_TO_REVOKE:]
+        return self.model_copy(update=update)
 
     def usable_access_token(self, now: datetime) -> SecretStr | None:
         """The access token, if it has enough life left at `now`."""

@@ -1,12 +1,13 @@
 """What is done with a binding's grant, by one at a time across all machines."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from weakref import WeakKeyDictionary
 
+import httpx
 from anyio import CancelScope
 from cachetools import LRUCache
 from prefect.logging import get_logger
@@ -14,10 +15,11 @@ from pydantic import SecretStr
 
 from blocks import clock, lock, ownership
 from blocks.binding import Binding
-from blocks.grant import document
+from blocks.grant import document, revoking
 from blocks.grant.model import Grant, GrantError, GrantMissingError, has_enough_life
-from blocks.lease import OwnershipLostError
-from blocks.oauth import GrantLostError, OAuthError, OAuthServer
+from blocks.lease import OwnershipLostError, OwnershipUnknownError
+from blocks.lock import LockedError
+from blocks.oauth import GrantLostError, OAuthServer
 
 logger = get_logger("grant")
 
@@ -49,13 +51,24 @@ async def find(binding: Binding) -> Grant | None:
         return None
 
 
-async def store(binding: Binding, grant: Grant) -> Grant | None:
-    """Store a newly exchanged grant and return the one that it replaces, if any."""
+async def find_several(bindings: Sequence[Binding]) -> dict[str, Grant]:
+    """The grants of these bindings, 200 at most, by their slugs; without those that are unreadable.
+
+    Raises httpx.HTTPError where Prefect's API is away.
+    """
+    return await document.read_several(bindings)
+
+
+async def store(binding: Binding, grant: Grant, *, revoke_replaced: bool = False) -> None:
+    """Store a newly exchanged grant; with it, if wanted, what is to be revoked of the one before.
+
+    It is one write, so that no kill can leave a replaced grant that nobody remembers.
+    """
     async with _only_writer(binding):
         replaced = await find(binding)
+        grant = grant.replacing(replaced, clock.now(), revoke=revoke_replaced)
         await document.write(binding, grant)
         _recent.pop(binding, None)
-        return replaced
 
 
 async def refresh(
@@ -76,7 +89,10 @@ async def refresh(
             return found.grant
         if found.grant.lost_because:
             raise GrantLostError(found.grant.lost_because)
-        return await _rotate(found, server)
+        fresh = await _rotate(found, server)
+    if fresh.to_revoke:
+        await _revoke_if_possible(binding, server)
+    return fresh
 
 
 def was_refreshed(binding: Binding, *, since: datetime) -> bool:
@@ -120,15 +136,48 @@ async def delete(binding: Binding, *, patience: float | None = None) -> Grant | 
     return found.grant
 
 
-async def revoke(grant: Grant | None, server: OAuthServer) -> None:
-    """Revoke a grant that is no longer stored, as far as the server lets us."""
-    if grant is None or grant.lost_because:
-        return
+async def complete(binding: Binding, server: OAuthServer) -> bool:
+    """Note that the binding's configuration is done, and revoke what the stored grant has replaced.
+
+    What the server does not revoke now is tried again after the next refresh, and by workers.
+    Returns whether anything was revoked; raises GrantMissingError where no grant is stored.
+    """
+    async with _only_writer(binding):
+        found = await document.read(binding)
+        left = await revoking.left_of(found.grant.to_revoke, server)
+        whole = found.grant.model_copy(update={"to_revoke": left, "instead_of": None})
+        if whole != found.grant:
+            await found.overwrite(whole)
+    return len(left) < len(found.grant.to_revoke)
+
+
+async def revoke_replaced(binding: Binding, server: OAuthServer) -> bool:
+    """Revoke what the stored grant has replaced; whether nothing is left of that.
+
+    Raises GrantMissingError where no grant is stored.
+    """
+    async with _only_writer(binding):
+        found = await document.read(binding)
+        left = await revoking.left_of(found.grant.to_revoke, server)
+        if left != found.grant.to_revoke:
+            await found.overwrite(found.grant.model_copy(update={"to_revoke": left}))
+    return not left
+
+
+async def revoke(grant: Grant | None, server: OAuthServer) -> bool:
+    """Revoke a grant, and what it has replaced, as far as the server lets us.
+
+    Returns whether nothing of it is left that another attempt could end.
+    """
+    return grant is None or await revoking.all_of(grant, server)
+
+
+async def _revoke_if_possible(binding: Binding, server: OAuthServer) -> None:
     try:
-        await server.revoke(grant.refresh_token)
-    except OAuthError as error:
-        # The token is forgotten here either way; it dies at the server when its life is over.
-        logger.warning("The grant was not revoked: %s", error)
+        await revoke_replaced(binding, server)
+    except (GrantError, LockedError, OwnershipUnknownError, httpx.HTTPError) as trouble:
+        # The night goes on: this is tried again after the next.
+        logger.warning("A replaced grant of %s is kept (%s).", binding, type(trouble).__name__)
 
 
 def _only_writer(

@@ -21,8 +21,10 @@ from deployments.sandbox.client import SandboxClient
 from deployments.sandbox.serving import running_sandbox
 from deployments.sandbox.settings import SandboxSettings
 from deployments.stack import stack
+from flows.configure import configure
 from flows.daily_close import daily_close
 from tests.flows.batch import Batch, SettableClock
+from tests.flows.journeys import Journeys
 
 # What keeps the server busy and the tests slow.
 UNNEEDED_THERE = {
@@ -99,6 +101,17 @@ def batches(sandbox: SandboxClient, settable_clock: SettableClock) -> Callable[.
 @pytest.fixture
 def batch(batches: Callable[..., Batch], binding: Binding) -> Batch:
     return batches(binding)
+
+
+@pytest.fixture(scope="package")
+async def configure_deployed(prefect_api: None) -> None:
+    found = await configure.ato_deployment("daily-orders-batch-close", tags=["daily-orders"])
+    await found.aapply()
+
+
+@pytest.fixture
+def journeys(configure_deployed: None, batch: Batch) -> Journeys:
+    return Journeys(batch)
 
 
 @pytest.fixture(autouse=True)

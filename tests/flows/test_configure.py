@@ -82,13 +82,13 @@ async def test_unknown_fields_are_kept_for_the_nights(batch: Batch, written: Any
 
 async def test_a_token_typed_into_a_secret_block_by_hand_is_understood(batch: Batch) -> None:
     token = batch.sandbox.subject_token(batch.binding.tenant_id)
-    await Secret(value=token).asave("typed-by-hand", overwrite=True)
+    await Secret(value=token).asave("caller-typed-by-hand", overwrite=True)
 
-    state = await batch.configure(access_token_block="typed-by-hand")
+    state = await batch.configure(access_token_block="caller-typed-by-hand")
 
     assert state.is_completed(), state.message
-    with pytest.raises(ValueError, match="typed-by-hand"):
-        await Secret.aload("typed-by-hand")
+    with pytest.raises(ValueError, match="caller-typed-by-hand"):
+        await Secret.aload("caller-typed-by-hand")
 
 
 SHORT_WAITS = {"upstream_wait_duration": "PT1S", "replication_delay_duration": "PT1S"}
@@ -161,7 +161,7 @@ async def test_a_refused_exchange_stores_nothing_and_says_what_to_check(batch: B
 
 
 async def test_a_configuration_without_the_callers_token_says_to_hand_it_over(batch: Batch) -> None:
-    state = await batch.configure(access_token_block="nobody-saved-this")
+    state = await batch.configure(access_token_block="caller-nobody-saved-this")
 
     assert state.is_failed()
     assert "hand your access token over again" in state.message

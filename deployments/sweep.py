@@ -1,0 +1,64 @@
+"""What nobody needs any more is deleted by the workers: callers' tokens and grants.
+
+Every flow deletes what it does not need itself. But a worker may be killed before it comes to that,
+a run cancelled before it began or deleted, an API killed between two requests. So each worker looks
+every `sweep_seconds`, at callers' tokens each time, at grants every fifth time. Several that look
+at once do no harm: what is gone already is fine, and grants are changed under their locks.
+"""
+
+import os
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+from prefect.client.orchestration import PrefectClient
+from prefect.logging import get_logger
+
+from deployments.unneeded_grants import UnneededGrants
+from deployments.unneeded_tokens import delete_unneeded
+
+SWEEP_SECONDS = "BATCH_CLOSE_SWEEP_SECONDS"
+"""The environment variable for how often a worker looks."""
+
+SHORTEST, LONGEST = 1.0, 600.0
+
+GRANTS_EVERY = 5
+"""At every fifth look also at the grants: there are as many as batches."""
+
+logger = get_logger("sweep")
+
+
+def sweep_seconds() -> float:
+    """How often a worker looks; raises ValueError where SWEEP_SECONDS is no number of seconds."""
+    text = os.environ.get(SWEEP_SECONDS, "60")
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not SHORTEST <= seconds <= LONGEST:
+        raise ValueError(
+            f"{SWEEP_SECONDS} is {text!r}, but must be seconds, from {SHORTEST:g} to {LONGEST:g}."
+        )
+    return seconds
+
+
+class Sweep:
+    """The looks of one worker."""
+
+    def __init__(self) -> None:
+        self._looks = 0
+        self._grants = UnneededGrants()
+
+    async def look(self, client: PrefectClient) -> None:
+        """Delete what nobody needs; what cannot be looked at now is looked at the next time."""
+        await _try("Callers' tokens", partial(delete_unneeded, client))
+        if self._looks % GRANTS_EVERY == 0:
+            await _try("Grants", partial(self._grants.look, client))
+        self._looks += 1
+
+
+async def _try(what: str, look: Callable[[], Awaitable[None]]) -> None:
+    try:
+        await look()
+    except Exception as trouble:  # noqa: BLE001  (there is a next time)
+        # Its kind only: what it says may quote what was read.
+        logger.warning("%s are not looked through now (%s).", what, type(trouble).__name__)

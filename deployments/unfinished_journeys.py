@@ -1,0 +1,52 @@
+"""The configure runs that have not ended: what they name is still needed."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.objects import TERMINAL_STATES, StateType
+
+from blocks.binding import Binding
+from deployments.journey import FLOW
+
+PAGE = 200
+_UNFINISHED = [kind.value for kind in StateType if kind not in TERMINAL_STATES]
+
+
+async def read_unfinished(client: PrefectClient) -> list[dict[str, Any]]:
+    """The parameters of every configure run that has not ended.
+
+    Raises httpx.HTTPError where Prefect does not tell: then nothing is known of what is needed.
+    """
+    found: list[dict[str, Any]] = []
+    while True:
+        wanted = {
+            "flows": {"name": {"any_": [FLOW]}},
+            "flow_runs": {"state": {"type": {"any_": _UNFINISHED}}},
+            "sort": "ID_DESC",
+            "limit": PAGE,
+            "offset": len(found),
+        }
+        # As they come: somebody may have made one that cannot be read as it should be.
+        page = (await client.request("POST", "/flow_runs/filter", json=wanted)).json()
+        found += [run["parameters"] for run in page]
+        if len(page) < PAGE:
+            return found
+
+
+def tokens_named(parameters: list[dict[str, Any]]) -> set[object]:
+    """The blocks from which these runs are going to take their callers' tokens."""
+    named = (it.get("access_token_block") for it in parameters)
+    return {name for name in named if isinstance(name, str)}
+
+
+def slugs_named(parameters: list[dict[str, Any]]) -> set[str]:
+    """The slugs of the bindings that these runs configure."""
+    return set(_slugs(parameters))
+
+
+def _slugs(parameters: list[dict[str, Any]]) -> Iterator[str]:
+    for given in parameters:
+        tenant_id, batch_id = given.get("tenant_id"), given.get("batch_id")
+        if isinstance(tenant_id, str) and isinstance(batch_id, str):
+            yield Binding(tenant_id, batch_id).slug

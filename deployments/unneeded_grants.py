@@ -1,0 +1,149 @@
+"""Grants that nobody needs, and those that others have replaced: they are revoked and forgotten.
+
+A grant is needed while its binding has a deployment, or is being configured. It is the worst that
+can happen to delete one that lives: so Prefect must have said twice, minutes apart, and once more
+under the binding's lock, that there is no deployment of it, in an answer and not by an error, while
+the grant was not touched for an hour.
+"""
+
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from datetime import datetime, timedelta
+from functools import partial
+from uuid import UUID
+
+from prefect.client.orchestration import PrefectClient
+from prefect.logging import get_logger
+
+from blocks import clock, deployment, secret_blocks, systems
+from blocks import grant as grants
+from blocks.binding import Binding
+from blocks.grant import Grant
+from blocks.lock import only_holder
+from blocks.secret_blocks import StoredSecret
+from deployments.unfinished_journeys import read_unfinished, slugs_named
+from flows import undoing
+
+UNTOUCHED = timedelta(hours=1)
+"""How long a grant has not been stored anew that nobody needs."""
+
+KEPT_AT_MOST = timedelta(days=3)
+"""After which a grant that nobody needs is forgotten, even if it could not be revoked."""
+
+PATIENCE = 10.0
+"""Seconds to wait while the binding is configured, or its night is under way."""
+
+AT_ONCE = 50
+"""Of how many at once Prefect is asked."""
+
+logger = get_logger("sweep")
+
+
+class UnneededGrants:
+    """What one worker has seen of the grants: each is read once for each time that it is stored."""
+
+    def __init__(self) -> None:
+        self._settled: dict[UUID, datetime] = {}
+        self._alone: dict[UUID, datetime] = {}
+
+    async def look(self, client: PrefectClient) -> None:
+        """Revoke and forget what is not needed.
+
+        One that cannot be handled holds up no other. Raises httpx.HTTPError where Prefect's API is
+        away.
+        """
+        stored = await secret_blocks.find_all(grants.PREFIX)
+        under_way = slugs_named(await read_unfinished(client)) if stored else set()
+        await self._settle([it for it in stored if _binding_of(it).slug not in under_way])
+        old = [it for it in stored if clock.now() - it.updated >= UNTOUCHED]
+        await self._forget_those_alone(client, old)
+
+    async def _settle(self, stored: Sequence[StoredSecret]) -> None:
+        """End what is half-done: configurations that were cancelled, revocations that failed."""
+        known = self._settled
+        self._settled = {it.id: it.updated for it in stored if known.get(it.id) == it.updated}
+        for some in _parts([it for it in stored if it.id not in self._settled]):
+            found = await grants.find_several([_binding_of(it) for it in some])
+            for it in some:
+                grant = found.get(_binding_of(it).slug)
+                if grant is None or not (grant.instead_of or grant.to_revoke):
+                    self._settled[it.id] = it.updated
+                elif not await _try(it, partial(_settle_one, _binding_of(it), grant)):
+                    return
+
+    async def _forget_those_alone(
+        self, client: PrefectClient, stored: Sequence[StoredSecret]
+    ) -> None:
+        alone = await _without_deployment(client, stored)
+        seen, self._alone = self._alone, {it.id: it.updated for it in alone}
+        for it in alone:
+            if seen.get(it.id) == it.updated and not await _try(it, partial(_forget, client, it)):
+                return
+
+
+async def _try(stored: StoredSecret, deal_with: Callable[[], Awaitable[bool]]) -> bool:
+    """Deal with one grant; whether to go on with others: not while the OAuth server is away."""
+    try:
+        return await deal_with()
+    except Exception as error:  # noqa: BLE001  (whatever it is, the next one's turn comes)
+        kind = type(error).__name__
+        logger.warning("The block %s is left as it is now (%s).", stored.name, kind)
+        return True
+
+
+async def _settle_one(binding: Binding, grant: Grant) -> bool:
+    if grant.instead_of and grant.journey_id and await undoing.has_ended(grant.journey_id):
+        await undoing.undo(binding, grant.journey_id)
+        return True
+    async with only_holder(f"configure-{binding.slug}", patience=PATIENCE):
+        return await grants.revoke_replaced(binding, await systems.oauth_server())
+
+
+async def _forget(client: PrefectClient, seen: StoredSecret) -> bool:
+    """Revoke and delete a grant, if it still is nobody's; whether the OAuth server answers."""
+    binding = _binding_of(seen)
+    async with only_holder(f"configure-{binding.slug}", patience=PATIENCE):
+        grant = await grants.find(binding)
+        if grant is None or not await _is_alone(client, seen):
+            return True
+        is_over = await grants.revoke(grant, await systems.oauth_server())
+        if is_over or clock.now() - seen.updated >= KEPT_AT_MOST:
+            await grants.delete(binding, patience=PATIENCE)
+            logger.warning("The grant in %s had no deployment any more: forgotten.", seen.name)
+        return is_over
+
+
+async def _is_alone(client: PrefectClient, seen: StoredSecret) -> bool:
+    """Whether the grant is as it was seen, without a deployment, and nothing configures it."""
+    under_way = slugs_named(await read_unfinished(client))
+    if _binding_of(seen).slug in under_way or await secret_blocks.find(seen.name) != seen:
+        return False
+    return bool(await _without_deployment(client, [seen]))
+
+
+async def _without_deployment(
+    client: PrefectClient, stored: Sequence[StoredSecret]
+) -> list[StoredSecret]:
+    """Those whose bindings have no deployment, by what Prefect answers for each."""
+    alone = []
+    for some in _parts(stored):
+        slugs = [_binding_of(it).slug for it in some]
+        wanted = {
+            "flows": {"name": {"any_": [deployment.FLOW]}},
+            "deployments": {"name": {"any_": slugs}},
+        }
+        counted = (await client.request("POST", "/deployments/count", json=wanted)).json()
+        if counted == len(some):  # as is usual: without a word about each
+            continue
+        found = (await client.request("POST", "/deployments/filter", json=wanted)).json()
+        there = {it["name"] for it in found}
+        alone += [it for it in some if _binding_of(it).slug not in there]
+    return alone
+
+
+def _binding_of(stored: StoredSecret) -> Binding:
+    return Binding.stored_as(stored.name.removeprefix(grants.PREFIX))
+
+
+def _parts(stored: Sequence[StoredSecret]) -> Iterator[Sequence[StoredSecret]]:
+    for start in range(0, len(stored), AT_ONCE):
+        yield stored[start : start + AT_ONCE]
