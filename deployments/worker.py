@@ -49,6 +49,7 @@ from deployments.loading import CannotLoadError, LoadedFlows
 from deployments.prefect_client import shared_prefect_client
 from deployments.recovery import give_back, recover
 from deployments.stopped import LOOK_SECONDS, StoppedRuns
+from deployments.sweep import Sweep, sweep_seconds
 from flows.unopened import record_unstarted
 
 RUNS_AT_ONCE = 32
@@ -112,6 +113,7 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
         await super().setup()
         self._runs.start_soon(self._serve)
         self._runs.start_soon(self._record_stopped)
+        self._runs.start_soon(self._sweep)
 
     async def get_and_submit_flow_runs(self) -> list[FlowRun]:
         """Look ahead: when runs fall due. Nothing is submitted here."""
@@ -202,6 +204,16 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
                 self._logger.warning(
                     "Stopped runs are not looked for (%s).", type(trouble).__name__
                 )
+
+    async def _sweep(self) -> None:
+        seconds, sweep = sweep_seconds(), Sweep()
+        while True:
+            await anyio.sleep(seconds)
+            if (lease := self._lease) is None:
+                continue
+            # Who was given up meanwhile looks again under its next lease.
+            with suppress(OwnershipLostError), ownership.working(Work(lease)):
+                await sweep.look(self.client)
 
     def _wait_for_prefect(self, error: Exception) -> None:
         """Go on: Prefect's own loop would end the worker after a few of these.
