@@ -41,6 +41,16 @@ class CallerSettings(OAuthSettings):
         ),
         examples=["tenant_id"],
     )
+    caller_at_jwt_only: bool = Field(
+        default=False,
+        title="Callers' tokens say at+jwt",
+        description=(
+            "With jwks, accept only tokens whose header says `typ: at+jwt`, as RFC 9068 wants it. "
+            "Without it, what is recognisably an ID, logout or refresh token is refused, and what "
+            "says nothing of its kind is accepted: many servers do not say it."
+        ),
+        examples=[False],
+    )
     jwks_uri: str | None = Field(
         default=None,
         title="JWKS URI",
@@ -71,6 +81,8 @@ class CallerSettings(OAuthSettings):
         for name in ("jwks_uri", "introspection_endpoint"):
             if (url := getattr(self, name)) is not None:
                 require_usable_url(url, name, allow_http=self.allow_http)
+        if self.caller_at_jwt_only and self.caller_verification != "jwks":
+            raise ValueError("caller_at_jwt_only needs caller_verification jwks")
         if self.caller_verification == "none":
             return self
         if not self.tenant_claim_of_callers:

@@ -11,6 +11,7 @@ from joserfc.jwt import JWTClaimsRegistry
 
 from blocks.oauth.errors import CallerRefusedError
 from blocks.oauth.keys import KeySource
+from blocks.oauth.kinds import require_access_token
 from blocks.oauth.tenant import tenants_in
 
 ALGORITHMS = (
@@ -60,7 +61,7 @@ class Expected:
         registry = JWTClaimsRegistry(now=int(now.timestamp()), leeway=LEEWAY, **wanted)
         try:
             registry.validate(dict(claims))
-        except (JoseError, ValueError, TypeError):
+        except (JoseError, ValueError, TypeError, RecursionError):
             refused = True
         else:
             refused = False
@@ -70,28 +71,32 @@ class Expected:
         return Caller(tenants_in(claims, self.tenant_claim))
 
 
-async def verified_claims(token: str, keys: KeySource) -> dict[str, Any]:
-    """The claims of a signed JWT (RFC 7519); raises CallerRefusedError unless the issuer signed it.
+async def verified_claims(token: str, keys: KeySource, *, strictly: bool) -> dict[str, Any]:
+    """The claims of a signed access token (RFC 7519).
 
-    Raises OAuthError where the issuer's keys cannot be had.
+    Raises:
+        CallerRefusedError: The issuer did not sign it, or it is another kind of token; `strictly`
+            is for RFC 9068 4 to the letter.
+        OAuthError: The issuer's keys cannot be had.
     """
-    key = await keys.find(_key_id(token))
+    header = _header(token)
+    kid = header.get("kid")
+    key = await keys.find(kid if isinstance(kid, str) else None)
     try:
         claims = jwt.decode(token, key, algorithms=ALGORITHMS).claims if key else None
-    except (JoseError, ValueError, TypeError):
+    except (JoseError, ValueError, TypeError, RecursionError):
         claims = None
-    if claims is None:
+    if not isinstance(claims, dict):
         raise CallerRefusedError("The access token is not signed by the issuer.")
+    require_access_token(header.get("typ"), claims, strictly=strictly)
     return claims
 
 
-def _key_id(token: str) -> str | None:
+def _header(token: str) -> dict[str, Any]:
     try:
-        kid = jws.extract_compact(token.encode()).headers().get("kid")
-    except (JoseError, ValueError, TypeError):
-        refused = True
-    else:
-        refused = False
-    if refused:
+        header: dict[str, Any] | None = jws.extract_compact(token.encode()).headers()
+    except (JoseError, ValueError, TypeError, RecursionError):
+        header = None
+    if header is None:
         raise CallerRefusedError("The access token is not a signed JWT.")
-    return kid if isinstance(kid, str) else None
+    return header

@@ -9,6 +9,7 @@ from prefect.blocks.core import Block
 from pydantic import HttpUrl, SecretStr
 
 from blocks.http import NotJsonError, Reply
+from blocks.oauth import introspection
 from blocks.oauth.call import Attempt, call
 from blocks.oauth.callers import Caller, Expected, verified_claims
 from blocks.oauth.client_settings import require_usable_url
@@ -20,6 +21,7 @@ from blocks.oauth.errors import (
     TenantMismatchError,
 )
 from blocks.oauth.keys import KeySource
+from blocks.oauth.kinds import refuse_other_kinds
 from blocks.oauth.metadata import EXCHANGE_GRANT
 from blocks.oauth.operations import (
     EXCHANGE,
@@ -36,7 +38,7 @@ from blocks.oauth.tokens import Tokens, read_exchange, read_refresh
 EXCHANGE_PATIENCE = 30.0
 REFRESH_PATIENCE = 60.0
 REVOCATION_PATIENCE = 15.0
-CALLER_PATIENCE = 2.0
+KEYS_PATIENCE = 2.0
 """Seconds after which no further attempt begins. One attempt under way may still end later."""
 
 
@@ -140,7 +142,9 @@ class OAuthServer(Connection, Block):
             case "none":
                 return Caller(None)
             case "jwks":
-                claims = await verified_claims(token.get_secret_value(), await self._keys())
+                claims = await verified_claims(
+                    token.get_secret_value(), await self._keys(), strictly=self.caller_at_jwt_only
+                )
                 return expected.read(claims, self._clock.now(), required=True)
             case "introspection":
                 claims = await self._introspect(token)
@@ -156,9 +160,11 @@ class OAuthServer(Connection, Block):
             )
         form: Form = [("token", token), ("token_type_hint", "access_token")]
         read = partial(_json_object, operation=INTROSPECTION)
-        claims = await self._ask(INTROSPECTION, url, form, read, CALLER_PATIENCE)
+        async with introspection.turn(url):
+            claims = await self._ask(INTROSPECTION, url, form, read, patience=0)
         if claims.get("active") is not True:
             raise CallerRefusedError("The access token is not, or no longer, valid.")
+        refuse_other_kinds(claims)
         return claims
 
     async def _keys(self) -> KeySource:
@@ -178,7 +184,7 @@ class OAuthServer(Connection, Block):
             lambda: Attempt(self._timeouts.build("GET", url, headers), self._timeouts.whole),
             partial(_json_object, operation=KEY_SET),
             clock=self._clock,
-            patience=CALLER_PATIENCE,
+            patience=KEYS_PATIENCE,
         )
 
     def _exchange_form(self, subject_token: SecretStr) -> Form:
@@ -194,7 +200,8 @@ class OAuthServer(Connection, Block):
             form.append(("scope", self.scope))
         if self.requested_token_type is not None:
             form.append(("requested_token_type", self.requested_token_type))
-        return [*form, *self.extra_exchange_parameters.items()]
+        extras = self.extra_exchange_parameters.get_secret_value()
+        return [*form, *((name, SecretStr(value)) for name, value in extras.items())]
 
     async def _abandon(self, tokens: Tokens) -> None:
         """Leave no live grant behind that nobody will ever use."""

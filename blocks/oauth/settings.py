@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from typing import Any, Self
 
 import httpx
+from prefect.types import SecretDict
 from pydantic import Field, field_validator, model_validator
 
 from blocks.oauth.client_settings import ClientSettings, require_usable_url
@@ -61,10 +62,13 @@ class OAuthSettings(ClientSettings):
         ),
         examples=["urn:ietf:params:oauth:token-type:refresh_token"],
     )
-    extra_exchange_parameters: dict[str, str] = Field(
-        default={},
+    extra_exchange_parameters: SecretDict = Field(
+        default_factory=lambda: SecretDict({}),
         title="Extra exchange parameters",
-        description="Whatever else this server wants to see in a token exchange.",
+        description=(
+            "Whatever else this server wants to see in a token exchange, as texts. Kept secret: an "
+            "actor_token is one of them."
+        ),
         examples=[{"subject_issuer": "corporate"}],
     )
     tenant_claim: str | None = Field(
@@ -139,6 +143,11 @@ class OAuthSettings(ClientSettings):
             return []
         return [value] if isinstance(value, str) else value
 
+    @field_validator("extra_exchange_parameters", mode="before")
+    @classmethod
+    def _unfilled_is_empty(cls, value: Any) -> Any:
+        return {} if value is None or value == "" else value
+
     @field_validator(
         "issuer",
         "token_endpoint",
@@ -167,10 +176,16 @@ class OAuthSettings(ClientSettings):
                 require_usable_url(url, name, allow_http=self.allow_http)
         if self.issuer is not None and httpx.URL(self.issuer).query:
             raise ValueError("issuer must not have a query")
-        clashes = _OUR_PARAMETERS & self.extra_exchange_parameters.keys()
-        if clashes:
+        self._refuse_extra_parameters()
+        self.credentials(audience="a trial", now=datetime.now(UTC))
+        return self
+
+    def _refuse_extra_parameters(self) -> None:
+        """Raise ValueError, without what they hold, where they cannot be sent."""
+        extras = self.extra_exchange_parameters.get_secret_value()
+        if clashes := _OUR_PARAMETERS & extras.keys():
             raise ValueError(
                 f"extra_exchange_parameters must not repeat {', '.join(sorted(clashes))}"
             )
-        self.credentials(audience="a trial", now=datetime.now(UTC))
-        return self
+        if not all(isinstance(value, str) for value in extras.values()):
+            raise ValueError("extra_exchange_parameters must be texts")

@@ -1,23 +1,42 @@
 """What several want of an issuer at the same time is fetched once for all of them."""
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
-from blocks.oauth.errors import ServerUnavailableError
+from blocks.oauth.errors import OAuthError, ServerUnavailableError
+
+FAILURE_KEPT_FOR = 5.0
+"""Seconds for which a failure is told again: an issuer that suffers is not asked for each."""
+
+MOST_FAILURES = 1_000
+"""So many are remembered: names may be anybody's, as many as they like."""
 
 Fetched = TypeVar("Fetched")
+
+
+@dataclass
+class _OfALoop(Generic[Fetched]):
+    """What an event loop knows: the fetches under way, and those that failed and when."""
+
+    under_way: dict[str, asyncio.Task[Fetched]] = field(default_factory=dict)
+    failed: OrderedDict[str, tuple[OAuthError, float]] = field(default_factory=OrderedDict)
 
 
 class SharedFetches(Generic[Fetched]):
     """The fetches under way, at most one for each name in each event loop."""
 
     def __init__(self) -> None:
-        self._under_way: WeakKeyDictionary[
-            asyncio.AbstractEventLoop, dict[str, asyncio.Task[Fetched]]
-        ] = WeakKeyDictionary()
+        self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _OfALoop[Fetched]]
+        self._loops = WeakKeyDictionary()
+
+    def forget(self) -> None:
+        """Forget every failure, and whom anybody waits for."""
+        self._loops.clear()
 
     async def get(
         self,
@@ -33,13 +52,18 @@ class SharedFetches(Generic[Fetched]):
         Raises:
             TimeoutError: It takes longer than `within` seconds; it goes on all the same.
             ServerUnavailableError: It was ended before it was done.
-            Exception: Whatever `fetch` raises, to all who wait for it.
+            OAuthError: As `fetch` raises it, to all who wait for it and who come soon after.
+            Exception: Whatever else `fetch` raises, to all who wait for it.
         """
-        tasks = self._under_way.setdefault(asyncio.get_running_loop(), {})
-        task = tasks.get(name)
+        loop = asyncio.get_running_loop()
+        known = self._loops.setdefault(loop, _OfALoop())
+        failure, at = known.failed.get(name, (None, 0.0))
+        if failure is not None and loop.time() - at < FAILURE_KEPT_FOR:
+            raise failure.with_traceback(None)
+        task = known.under_way.get(name)
         if task is None:
-            task = tasks[name] = asyncio.create_task(fetch())
-            task.add_done_callback(partial(_forget, tasks, name))
+            task = known.under_way[name] = asyncio.create_task(fetch())
+            task.add_done_callback(partial(_done, known, name, loop))
         await asyncio.wait([task], timeout=within)
         if not task.done():
             raise TimeoutError
@@ -50,9 +74,18 @@ class SharedFetches(Generic[Fetched]):
         return task.result()
 
 
-def _forget(
-    tasks: dict[str, asyncio.Task[Fetched]], name: str, task: asyncio.Task[Fetched]
+def _done(
+    known: _OfALoop[Fetched],
+    name: str,
+    loop: asyncio.AbstractEventLoop,
+    task: asyncio.Task[Fetched],
 ) -> None:
-    tasks.pop(name, None)
-    if not task.cancelled():
-        task.exception()  # asyncio complains of a failure that nobody waited for
+    known.under_way.pop(name, None)
+    if task.cancelled():
+        return
+    failure = task.exception()  # read also because asyncio complains where nobody waited for it
+    if isinstance(failure, OAuthError):
+        known.failed[name] = (failure.with_traceback(None), loop.time())
+        known.failed.move_to_end(name)
+        if len(known.failed) > MOST_FAILURES:
+            known.failed.popitem(last=False)

@@ -17,9 +17,11 @@ from blocks.oauth import (
     GrantLostError,
     OAuthServer,
     RevocationRefusedError,
+    discovery,
+    introspection,
+    keys,
 )
 from blocks.oauth.call import Clock
-from blocks.oauth.discovery import _known
 
 BASE = "https://auth.example.com"
 SUBJECT_TOKEN = "canary-subject-token"
@@ -170,5 +172,9 @@ def granted():
 
 
 @pytest.fixture(autouse=True)
-def _no_metadata_in_memory():
-    _known.clear()
+def nothing_in_memory():
+    """What a new process begins with."""
+    for remembers in (discovery, keys):
+        remembers._known.clear()  # noqa: SLF001
+        remembers._fetches.forget()  # noqa: SLF001
+    introspection._endpoints.clear()  # noqa: SLF001

@@ -240,8 +240,8 @@ async def test_where_the_fetch_is_ended_from_outside_everyone_is_told_and_the_ne
     metadata(slowly(httpx.Response(200, json=DOCUMENT)))
     asked = [asyncio.create_task(server.refresh(SecretStr("stored"))) for _ in range(3)]
     await asyncio.sleep(0.001)
-    [tasks] = discovery._fetches._under_way.values()  # noqa: SLF001 - nobody else holds it
-    tasks[ISSUER].cancel()
+    [known] = discovery._fetches._loops.values()  # noqa: SLF001 - nobody else holds it
+    known.under_way[ISSUER].cancel()
     ended = await asyncio.gather(*asked, return_exceptions=True)
     assert {type(error) for error in ended} == {ServerUnavailableError}
     await server.refresh(SecretStr("stored"))

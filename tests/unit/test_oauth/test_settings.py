@@ -37,6 +37,8 @@ KEY_CLIENT = {"client_id": "batch", "token_endpoint_auth_method": "private_key_j
         ({**PLACE, **KEY_CLIENT, "private_key": '{"kty": "canary'}, "private_key"),
         ({**PLACE, **CLIENT, "token_endpoint_auth_method": "tls_client_auth"}, "auth_method"),
         ({**PLACE, **CLIENT, "extra_exchange_parameters": {"scope": "x"}}, "scope"),
+        ({**PLACE, **CLIENT, "extra_exchange_parameters": {"a": ["canary"]}}, "must be texts"),
+        ({**PLACE, **CLIENT, "extra_exchange_parameters": "canary"}, "extra_exchange_parameters"),
         ({**PLACE, **CLIENT, "read_timeout": 0}, "read_timeout"),
     ],
 )
@@ -93,9 +95,21 @@ def test_one_name_does_for_a_list_of_names():
 
 
 def test_secrets_are_secret_in_the_block_s_schema_and_shape():
-    server = OAuthServer(**PLACE, **CLIENT)
+    extras = {"actor_token": "canary-actor"}
+    server = OAuthServer(**PLACE, **CLIENT, extra_exchange_parameters=extras)
     assert "canary" not in repr(server) + str(server) + str(server.model_dump())
-    assert set(OAuthServer.model_json_schema()["secret_fields"]) == {"client_secret", "private_key"}
+    assert "canary" not in server.model_dump_json()
+    assert set(OAuthServer.model_json_schema()["secret_fields"]) == {
+        "client_secret",
+        "private_key",
+        "extra_exchange_parameters.*",
+    }
+
+
+@pytest.mark.parametrize("unfilled", [None, "", {}])
+def test_no_extra_parameters_are_none(unfilled):
+    server = OAuthServer(**PLACE, **CLIENT, extra_exchange_parameters=unfilled)
+    assert server.extra_exchange_parameters.get_secret_value() == {}
 
 
 def test_every_field_has_a_title_a_sentence_and_an_example():
