@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Awaitable, Callable
+from functools import partial
 from http import HTTPStatus
 from typing import Annotated
 
@@ -12,14 +13,22 @@ from pydantic import SecretStr
 from starlette.requests import Request
 
 from blocks import systems
-from blocks.http import is_safe_url
+from blocks.http import is_loopback
 from blocks.oauth import Caller, OAuthServer
+from blocks.oauth.shared_fetch import SharedFetches
 from deployments.http_api.memory import Memory
 from deployments.http_api.prefect import prefect_at_hand
 from deployments.http_api.problems import Fault, ProblemError, unauthorized
+from deployments.own_token import holds_token
 
 BELIEVED_FOR = 15.0
 """Seconds for which a token that was verified is believed: how long a revoked one still works."""
+
+_PROXIES = re.compile(
+    "forwarded|x-(original-)?forwarded.*|via|x-real-ip|x-client-ip|x-original-(host|url)|"
+    "true-client-ip|.*-connecting-ip|x-envoy-.*"
+)
+"""Headers by which a proxy says on whose behalf it asks (RFC 7239, RFC 9110 7.6.3, and customs)."""
 
 _B64TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750 2.1
 
@@ -41,7 +50,8 @@ class Callers:
         load: Callable[[], Awaitable[OAuthServer]] = saved_server,
     ) -> None:
         self._load = load
-        self._callers: Memory[bytes, Caller] = Memory(10_000)
+        self._callers: Memory[str, Caller] = Memory(10_000)
+        self._verifying: SharedFetches[Caller] = SharedFetches()
 
     async def identify(self, request: Request, token: SecretStr) -> Caller:
         """Who calls; raises ProblemError, or an OAuthError where it cannot be told."""
@@ -50,10 +60,10 @@ class Callers:
             require_loopback(request)
         # Not the token itself: a memory of tokens would be worth stealing.
         shown = f"{server.caller_verification} {token.get_secret_value()}"
-        key = hashlib.sha256(shown.encode()).digest()
+        key = hashlib.sha256(shown.encode()).hexdigest()
         caller = self._callers.get(key, within=BELIEVED_FOR)
         if caller is None:
-            caller = await server.verify_caller(token)
+            caller = await self._verifying.get(key, partial(server.verify_caller, token))
             self._callers.put(key, caller)
         return caller
 
@@ -64,28 +74,45 @@ class Callers:
 
 
 def require_loopback(request: Request) -> None:
-    """Raise ProblemError unless the request was sent to this machine's own loopback address.
+    """Raise ProblemError unless the request was sent by this machine to its own loopback address.
 
     The `serve` command does not even listen elsewhere; an app that something else serves may. The
-    Host header counts as well: a web page's own name can be made to lead to 127.0.0.1.
+    Host header counts as well: a web page's own name can be made to lead to 127.0.0.1. So does what
+    a proxy says of itself: behind one, everybody comes from 127.0.0.1.
     """
-    socket_host, _ = request.scope.get("server") or ("", None)
-    hosts = (socket_host, request.url.hostname or "")
-    if not all(is_safe_url(f"http://{f'[{host}]' if ':' in host else host}") for host in hosts):
+    scope = request.scope
+    ends = [(scope.get(end) or ("", None))[0] for end in ("server", "client")]
+    is_here = all(is_loopback(host) for host in (*ends, request.url.hostname or ""))
+    # HTTP/1.0 is what nginx speaks to an upstream to which it says nothing of itself.
+    is_relayed = scope.get("http_version") == "1.0" or any(
+        _PROXIES.fullmatch(name) for name in request.headers
+    )
+    if not is_here or is_relayed:
         raise ProblemError(
             HTTPStatus.SERVICE_UNAVAILABLE,
-            "Callers are not verified here, so only this machine is served: set "
+            "Callers are not verified here, so only this machine is served, and no proxy: set "
             "caller_verification in the OAuth Server block.",
         )
 
 
-def presented(credentials: Credentials) -> SecretStr:
-    """The bearer token of the request; raises ProblemError, 401, where there is none."""
-    if credentials is None:
+def presented(request: Request, credentials: Credentials) -> SecretStr:
+    """The bearer token of the request; raises ProblemError, 401, where there is none.
+
+    Nor is there one where the URL has one, too (RFC 6750 2.3): it may have been logged on its way.
+    """
+    token = credentials.credentials if credentials else ""
+    query = request.url.query
+    if "access_token" in request.query_params or (query and holds_token(query, token)):
+        raise unauthorized(
+            "Send your access token in the Authorization header only: one in a URL ends up in logs,"
+            " so have it revoked.",
+            error="invalid_request",
+        )
+    if not token:
         raise unauthorized("Send your access token as `Authorization: Bearer ...`.")
-    if not _B64TOKEN.fullmatch(credentials.credentials):
+    if not _B64TOKEN.fullmatch(token):
         raise unauthorized("That is no access token (RFC 6750 2.1).", error="invalid_token")
-    return SecretStr(credentials.credentials)
+    return SecretStr(token)
 
 
 Token = Annotated[SecretStr, Depends(presented)]

@@ -15,7 +15,7 @@ from deployments.http_api.hiding import without
 from deployments.http_api.memory import Memory
 from deployments.http_api.waiting import LONGEST, seconds_to_wait
 from deployments.journey import Journey, JourneyStatus, Phase, UnknownJourneyError
-from flows.refusals import FieldError
+from flows.refusals import FieldError, brief
 
 
 def journey(journey_id: UUID, phase: Phase = "Running") -> Journey:
@@ -206,3 +206,11 @@ async def test_the_docs_page_shows_the_document(unverified):
         page = await client.get("/docs")
         assert "/openapi.json" in page.text
         assert (await client.get("/openapi.json")).json()["openapi"].startswith("3.1")
+
+
+def test_an_error_that_shows_the_two_ends_of_the_token_hides_both():
+    token = SecretStr("canary-" + "0123456789abcdefghijklmnopqrstuvwxyz" * 4)
+    shown = brief(token.get_secret_value())
+    assert shown.count("canary-0123456789") == 1
+    [hidden] = without(token, [FieldError("interval", f"is {shown}, but must be a duration")])
+    assert hidden.message == "is '[hidden]...[hidden]', but must be a duration"
