@@ -1,6 +1,6 @@
 """What is known of a journey: how far it has come, and how it ended."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 from uuid import UUID
@@ -17,6 +17,7 @@ from prefect.client.schemas.sorting import TaskRunSort
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
+from deployments.readable import is_unreadable, read_readable
 from flows.contract import DailyOrdersBatchCloseConfigOutcome, DailyOrdersBatchCloseConfigRequest
 from flows.parameters import from_parameters
 
@@ -91,19 +92,36 @@ class Journey:
             case "Failed":
                 raise JourneyFailedError(self.reason or "The journey failed.", code=self.code)
         # It says nothing that the parameters do not, so no result has to be stored for it.
-        request = DailyOrdersBatchCloseConfigRequest.model_validate(
-            from_parameters(self.parameters)
-        )
+        try:
+            wanted = from_parameters(self.parameters)
+            request = DailyOrdersBatchCloseConfigRequest.model_validate(wanted)
+        except ValueError:  # not told: it may hold anything
+            raise JourneyFailedError("Somebody changed what it was asked for in Prefect.") from None
         return DailyOrdersBatchCloseConfigOutcome.of(request)
 
 
 async def read(journey_ids: Collection[UUID]) -> dict[UUID, Journey]:
-    """Those of these journeys that exist, READ_AT_ONCE at most, in two queries for all of them."""
-    filters = FlowRunFilter(id=FlowRunFilterId(any_=list(journey_ids)))
+    """Those of these journeys that exist, READ_AT_ONCE at most, in two queries for all of them.
+
+    One that Prefect cannot tell of is left out, as if it did not exist.
+    """
     async with get_client() as client:
-        runs = await client.read_flow_runs(flow_filter=OF_JOURNEYS, flow_run_filter=filters)
+        runs = await _runs(client, list(journey_ids))
         steps = await _latest_steps(client, [run for run in runs if _phase(run) != "Succeeded"])
     return {run.id: _journey(run, steps.get(run.id, FIRST_STEP)) for run in runs}
+
+
+async def _runs(client: PrefectClient, ids: Sequence[UUID]) -> list[FlowRun]:
+    filters = FlowRunFilter(id=FlowRunFilterId(any_=list(ids)))
+    try:
+        return await client.read_flow_runs(flow_filter=OF_JOURNEYS, flow_run_filter=filters)
+    except Exception as error:
+        if not is_unreadable(error):
+            raise
+    readable, unreadable = await read_readable(client, ids, flow=FLOW)
+    if unreadable and not readable:
+        raise JourneyError("Prefect tells of no journey at the moment: try again.")
+    return readable
 
 
 def unknown(journey_id: object) -> UnknownJourneyError:

@@ -18,6 +18,7 @@ from uuid import UUID
 import anyio
 import anyio.abc
 import httpx
+from cachetools import LRUCache
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.client.schemas.responses import WorkerFlowRunResponse
 from prefect.flows import Flow
@@ -47,10 +48,13 @@ from deployments.due import DueMoments
 from deployments.engine import end_cancelled, execute
 from deployments.loading import CannotLoadError, LoadedFlows
 from deployments.prefect_client import shared_prefect_client
+from deployments.readable import is_unreadable
 from deployments.recovery import give_back, recover
 from deployments.stopped import LOOK_SECONDS, StoppedRuns
 from deployments.sweep import Sweep, sweep_seconds
+from deployments.unreadable import set_aside_unreadable
 from flows.unopened import record_unstarted
+from flows.waiting import PREFECT_TROUBLE
 
 RUNS_AT_ONCE = 32
 """Unless `--limit` says otherwise. Many more at once only drown the Prefect API's database."""
@@ -66,6 +70,9 @@ HEARTBEAT_SECONDS = 10
 
 SLOW_AFTER = 4.0
 """Seconds after which a run that goes on is shown as Running."""
+
+INTERRUPTIONS = 3
+"""How often a run is given back that is interrupted by what has nothing to do with Prefect."""
 
 AWAY = (httpx.HTTPError, OwnershipUnknownError)
 """What Prefect's API being away looks like."""
@@ -103,6 +110,8 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
         self._held_lately: set[UUID] = set()
         self._claiming: set[UUID] = set()
         self._has_recovered = False
+        self._setting_aside = anyio.Lock()
+        self._interrupted: LRUCache[UUID, int] = LRUCache(1_000)
 
     async def setup(self) -> None:
         """Prepare the worker, and the one API client that all its runs share."""
@@ -121,6 +130,7 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
             return await super().get_and_submit_flow_runs()
         except Exception as error:  # noqa: BLE001  (see there)
             self._wait_for_prefect(error)
+            await self._set_aside_after(error)
             return []
 
     async def sync_with_backend(self) -> None:
@@ -135,6 +145,7 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
         except (Exception, OwnershipLostError) as trouble:  # noqa: BLE001  (there is a next time)
             kind = type(trouble).__name__
             self._logger.warning("Runs that were left are not looked for now (%s).", kind)
+            await self._set_aside_after(trouble)
 
     async def run(
         self,
@@ -204,6 +215,18 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
                 self._logger.warning(
                     "Stopped runs are not looked for (%s).", type(trouble).__name__
                 )
+                await self._set_aside_after(trouble)
+
+    async def _set_aside_after(self, error: BaseException) -> None:
+        """Set aside what cannot be read, if that may be why Prefect's answer failed."""
+        if not is_unreadable(error) or self._setting_aside.locked():
+            return
+        async with self._setting_aside:
+            try:
+                await set_aside_unreadable(self.client, self._work_pool_name)
+            except Exception as trouble:  # noqa: BLE001  (there is a next time)
+                kind = type(trouble).__name__
+                self._logger.warning("Unreadable runs are not set aside now (%s).", kind)
 
     async def _sweep(self) -> None:
         seconds, sweep = sweep_seconds(), Sweep()
@@ -243,6 +266,7 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
                 claimed = await self._claim_due()
             except (Exception, OwnershipLostError) as error:  # noqa: BLE001  (it is tried again)
                 self._logger.warning("Runs are not claimed (%s).", type(error).__name__)
+                await self._set_aside_after(error)
                 await anyio.sleep(1)
                 continue
             for execution in claimed:
@@ -296,9 +320,11 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
             await self._execute(execution)
         except OwnershipLostError as lost:
             self._logger.info("Run %s is left: %s", execution.run.name, lost)
-        except Exception:
+        except Exception as error:
             # It is given back at the next look for what was left.
             self._logger.exception("Run %s was interrupted.", execution.run.name)
+            if not isinstance(error, PREFECT_TROUBLE):
+                await self._end_if_hopeless(execution, type(error).__name__)
 
     async def _execute(self, execution: Execution) -> None:
         run, flow = execution.run, None
@@ -321,6 +347,20 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
         if execution.scope.cancel_called and not execution.work.lease.is_lost:
             with ownership.working(Work(execution.work.lease)):
                 await end_cancelled(flow, run, self.client)
+
+    async def _end_if_hopeless(self, execution: Execution, kind: str) -> None:
+        """End a run that is interrupted each time: it would be begun again for ever."""
+        run, lease = execution.run, execution.work.lease
+        self._interrupted[run.id] = times = self._interrupted.get(run.id, 0) + 1
+        if times < INTERRUPTIONS or lease.is_lost:
+            return
+        with suppress(*PREFECT_TROUBLE, OwnershipLostError), ownership.working(Work(lease)):
+            await self._end_unexecuted(run, f"{kind} interrupted it {times} times: see the log.")
+
+    async def _end_unexecuted(self, run: FlowRun, why: str) -> None:
+        crashed: State[None] = Crashed(message=why)
+        await record_unstarted(run, why)
+        await self.client.set_flow_run_state(run.id, crashed, force=True)
 
     async def _execute_flow(self, flow: Flow[..., Any], run: FlowRun) -> None:
         await execute(flow, run, self.client)
@@ -358,7 +398,5 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
             return await self._flows.of(flow_run)
         except CannotLoadError as error:
             self._logger.exception("The flow of run %s cannot be loaded.", flow_run.name)
-            crashed: State[None] = Crashed(message=str(error))
-            await record_unstarted(flow_run, str(error))
-            await self.client.set_flow_run_state(flow_run.id, crashed, force=True)
+            await self._end_unexecuted(flow_run, str(error))
             return None

@@ -7,6 +7,7 @@ from itertools import cycle
 from typing import cast
 from uuid import UUID, uuid4
 
+import anyio
 import httpx
 import pytest
 from prefect.client.orchestration import PrefectClient
@@ -16,8 +17,9 @@ from prefect.workers.base import BaseWorker
 
 from blocks.claim import Claim
 from blocks.lease import Lease
+from blocks.ownership import Work
 from deployments.recovery import recover
-from deployments.worker import BatchCloseWorker
+from deployments.worker import BatchCloseWorker, Execution
 
 ME = uuid4().hex
 
@@ -96,6 +98,34 @@ async def test_a_worker_outlives_a_long_absence_of_prefect(monkeypatch: pytest.M
 
     for _ in range(20):
         assert await worker.get_and_submit_flow_runs() == []
+
+
+@pytest.mark.parametrize(
+    ("trouble", "ended"), [(RuntimeError("each time"), 1), (httpx.ReadError("passing"), 0)]
+)
+async def test_a_run_that_is_interrupted_each_time_is_ended_and_not_begun_for_ever(
+    monkeypatch: pytest.MonkeyPatch, trouble: Exception, ended: int
+) -> None:
+    async def interrupted(*_: object) -> None:
+        raise trouble
+
+    async def end(_: object, run: FlowRun, why: str) -> None:
+        said.append((run.id, why))
+
+    async def nothing(*_: object) -> None:
+        pass
+
+    said: list[tuple[UUID, str]] = []
+    monkeypatch.setattr(BatchCloseWorker, "_execute", interrupted)
+    monkeypatch.setattr(BatchCloseWorker, "_end_unexecuted", end)
+    monkeypatch.setattr(BatchCloseWorker, "_show_if_slow", nothing)
+    worker = BatchCloseWorker("pool", name="worker")
+    run, lease = FlowRun(id=uuid4(), flow_id=uuid4()), Lease("worker")
+    async with anyio.create_task_group() as worker._runs_task_group:
+        for _ in range(3):
+            assert not said
+            await worker._carry_out(Execution(run, Work(lease, run.id), Claim("worker", ME)))
+    assert [run_id for run_id, _ in said] == [run.id] * ended
 
 
 async def test_two_workers_of_one_name_are_two_processes() -> None:
