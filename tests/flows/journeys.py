@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
-from prefect.exceptions import Pause
+from prefect.exceptions import Abort, Pause
 from prefect.flow_engine import run_flow_async
 from prefect.states import Scheduled
 
@@ -29,6 +29,7 @@ class Journeys:
 
     def __init__(self, batch: Batch) -> None:
         self.batch = batch
+        self._first = (batch.clock() + timedelta(days=1)).replace(microsecond=0)
 
     async def start(self, *, key: str | None = None, **changed: Any) -> FlowRun:
         """Begin one; returns its run."""
@@ -39,11 +40,10 @@ class Journeys:
 
     def wanted(self, **changed: Any) -> dict[str, Any]:
         """A request for three nights from tomorrow on."""
-        tomorrow = (self.batch.clock() + timedelta(days=1)).replace(microsecond=0)
         return {
             "tenantId": self.batch.binding.tenant_id,
             "batchId": self.batch.binding.batch_id,
-            "firstRunAt": tomorrow.isoformat(),
+            "firstRunAt": self._first.isoformat(),
             "interval": "P1D",
             "maxRuns": 3,
             **changed,
@@ -54,7 +54,7 @@ class Journeys:
         async with get_client() as client:
             await client.set_flow_run_state(run.id, Scheduled(scheduled_time=None), force=True)
             run = await client.read_flow_run(run.id)
-            with suppress(Pause, Killed):
+            with suppress(Abort, Pause, Killed):
                 await run_flow_async(
                     configure, flow_run=run, parameters=run.parameters, return_type="state"
                 )

@@ -433,19 +433,6 @@ async def test_with_prefect_away_nothing_is_half_started(client: Client) -> None
     assert (await client.status(journey_id)).status_code == 200
 
 
-async def test_a_start_that_prefect_does_not_take_leaves_no_token(
-    client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = await caller_blocks()
-
-    async def away(*_: object, **__: object) -> FlowRun:
-        raise httpx.ConnectError("away")
-
-    monkeypatch.setattr("deployments.journeys.arun_deployment", away)
-    assert (await client.start()).status_code == 503
-    assert await caller_blocks() == before
-
-
 async def test_with_the_oauth_server_away_callers_are_told_to_come_again(
     client: Client, sandbox: SandboxClient
 ) -> None:
