@@ -16,7 +16,7 @@ SAID = {
     413: "The body is larger than 64 KiB.",
     415: "The body is not application/json.",
     422: "A field is at fault, or the Idempotency-Key was used for another request.",
-    503: "Prefect or the OAuth server is away: nothing was done.",
+    503: "Prefect or the OAuth server is away: ask again, for a journey with the same key.",
 }
 
 _HEADERS: dict[int, dict[str, Any]] = {

@@ -66,7 +66,7 @@ RETRY_AFTER = "5"
 
 
 def unavailable(detail: str) -> ProblemError:
-    """503: nothing was done, and the same request may succeed later (RFC 9110 15.6.4)."""
+    """503: the same request may succeed later, and does no harm again (RFC 9110 15.6.4)."""
     headers = {"Retry-After": RETRY_AFTER}
     return ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers=headers)
 

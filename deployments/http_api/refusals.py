@@ -26,7 +26,10 @@ from flows.requests import NightError
 
 logger = logging.getLogger("uvicorn.error")
 
-PREFECT_AWAY = "Prefect does not answer at the moment: nothing was done, so try again soon."
+PREFECT_AWAY = (
+    "Prefect does not answer at the moment. What was asked for may have been done all the same: ask"
+    " again soon, for a journey with the same Idempotency-Key."
+)
 
 
 def install(app: FastAPI) -> None:
