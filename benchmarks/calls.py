@@ -10,6 +10,8 @@ from pathlib import Path
 
 import httpx
 
+from deployments.stack import Stack
+
 METHOD = "GET|POST|PUT|PATCH|DELETE|WebSocket"
 REQUEST = re.compile(rf'"({METHOD}) (/api[^\s?]*)(?:\?\S*)?(?: HTTP/\S+)?" \S')
 ID = re.compile(r"(?<=/)[0-9a-f]{8}-[0-9a-f-]{27}(?=/|$)")
@@ -29,9 +31,9 @@ class Calls:
 class Since:
     """Counts from the moment of its making on. Nobody but the worker may talk to the server."""
 
-    def __init__(self, log: Path, api_url: str) -> None:
+    def __init__(self, log: Path, installation: Stack) -> None:
         self._log = log
-        self._api_url = api_url
+        self._installation = installation
         self._begin = log.stat().st_size
 
     async def count(self, due: datetime) -> Calls:
@@ -46,7 +48,8 @@ class Since:
         since = (due - timedelta(seconds=2)).isoformat()
         until = (due + timedelta(days=1)).isoformat()
         asked = {"filter": {"occurred": {"since": since, "until": until}}}
-        async with httpx.AsyncClient(base_url=self._api_url, trust_env=False) as client:
+        url, login = self._installation.api_url, self._installation.login
+        async with httpx.AsyncClient(base_url=url, auth=login, trust_env=False) as client:
             answer = await client.post("/events/count-by/event", json=asked)
         return {it["label"]: it["count"] for it in answer.raise_for_status().json()}
 

@@ -109,7 +109,7 @@ class Round:
         await _until(self.ready.due - JUST_BEFORE - IDLE)
         resting = _read(self.installation)
         await _until(self.ready.due - JUST_BEFORE)
-        log = Since(self.installation.server.log, self.installation.stack.api_url)
+        log = Since(self.installation.server.log, self.installation.stack)
         began = _read(self.installation)
         async with profiled(self.installation, self.stampede.profile):
             await self._kill()

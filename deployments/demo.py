@@ -64,7 +64,7 @@ async def _demo(installation: Stack, rotation: str, *, keep: bool) -> int:
     watch.say("Starting the sandbox and a Prefect server")
     installation.start_sandbox("--rotation", rotation)
     installation.start_server()
-    watch.say(f"Prefect UI: {installation.ui_url}")
+    watch.say(f"Prefect UI: {installation.ui_url}, {installation.how_to_log_in}")
     with (
         temporary_settings({PREFECT_API_URL: installation.api_url}),
         SandboxClient(installation.sandbox_url) as sandbox,

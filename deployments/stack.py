@@ -16,6 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
+from prefect.settings import PREFECT_API_AUTH_STRING, temporary_settings
+
+from deployments.prefect_server.safety import AUTH_STRING_FILE, auth_string
 
 WORK_POOL = "daily-orders"
 START_SECONDS = 120.0
@@ -76,6 +79,17 @@ class Stack:
     def api_url(self) -> str:
         """Where programs look."""
         return f"{self.ui_url}/api"
+
+    @property
+    def how_to_log_in(self) -> str:
+        """What people enter there; for their eyes, the string itself is not shown."""
+        return f"log in with the line in {self.home / AUTH_STRING_FILE}"
+
+    @property
+    def login(self) -> tuple[str, str]:
+        """Who may call the API: user and password."""
+        user, _, password = auth_string(self.home).partition(":")
+        return user, password
 
     def start_server(self, *, plain: bool = False) -> Part:
         """Start the Prefect server and wait until it answers.
@@ -182,14 +196,18 @@ class Stack:
 def stack(home: Path, **settings: str) -> Iterator[Stack]:
     """An installation with nothing started yet; everything is stopped at the end.
 
+    Its Prefect server lets its own processes in, and what is in the block.
+
     `settings` are more environment variables for all its processes.
     """
-    home.mkdir(parents=True, exist_ok=True)
-    port = free_port()
-    environment = os.environ | {
+    port, secret = free_port(), auth_string(home)
+    # The operator's own server may have another one.
+    outer = {it: os.environ[it] for it in os.environ if it != "PREFECT_SERVER_API_AUTH_STRING"}
+    environment = outer | {
         "PREFECT_HOME": str(home),
         "PREFECT_PROFILES_PATH": str(home / "profiles.toml"),
         "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+        "PREFECT_API_AUTH_STRING": secret,
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         # With these, `prefect deployment run --watch` prints why a run failed.
@@ -203,7 +221,8 @@ def stack(home: Path, **settings: str) -> Iterator[Stack]:
     }
     installation = Stack(home, port, environment)
     try:
-        yield installation
+        with temporary_settings({PREFECT_API_AUTH_STRING: secret}):
+            yield installation
     finally:
         installation.stop()
 

@@ -1,7 +1,9 @@
 """A Prefect server for many closes at once: `python -m deployments.prefect_server --port 4200`.
 
-It is `prefect server start`, with twelve differences.
+It is `prefect server start`, with some differences.
 
+- Only its operator gets in: an authentication string, its own UI's origin, a key outside of the
+  database and files that nobody else can read; docs/security.md says how to set all that yourself.
 - Settings that suit many runs at the same moment; what you set yourself stays.
 - What is the same in all events of a run (its deployment, its work pool) is remembered for 10,000
   runs and through their waits; Prefect looks it up again after a thousand other runs, or after
@@ -36,13 +38,14 @@ It is `prefect server start`, with twelve differences.
   emitted: a third of the events of a night, and none that anybody reads.
 """
 
+import asyncio
 import runpy
 import sys
 from datetime import timedelta
 
-from prefect.settings import temporary_settings
+from prefect.settings import PREFECT_HOME, temporary_settings
 
-from deployments.prefect_server import background, database, events, reads
+from deployments.prefect_server import background, database, encryption, events, reads, safety
 
 SETTINGS = {
     # On PostgreSQL. Beyond the pool a connection is opened, and closed again, for each request.
@@ -68,6 +71,22 @@ SETTINGS = {
 
 def main() -> None:
     """Start the server in this process, with the options of `prefect server start`."""
+    arguments, home = sys.argv[1:], PREFECT_HOME.value()
+    safety.close_files(home)
+    _ask_for_less()
+    sys.argv = ["prefect", "server", "start", *arguments]
+    with temporary_settings(set_defaults=SETTINGS), safety.safe_settings(home, arguments):
+        events.remember_more_runs()
+        try:
+            advice = asyncio.run(encryption.use_key(home))
+        except encryption.WrongKeyError as error:
+            sys.exit(str(error))
+        for told in filter(None, (safety.how_to_log_in(home), advice)):
+            print(told, flush=True)  # noqa: T201
+        runpy.run_module("prefect", run_name="__main__")
+
+
+def _ask_for_less() -> None:
     database.begin_as_writer()
     database.ask_in_one_go()
     database.bind_plain_datetimes()
@@ -78,10 +97,6 @@ def main() -> None:
     events.emit_no_events_of_own_variables()
     background.let_background_work_rest()
     background.collect_garbage_beside_the_loop()
-    sys.argv = ["prefect", "server", "start", *sys.argv[1:]]
-    with temporary_settings(set_defaults=SETTINGS):
-        events.remember_more_runs()
-        runpy.run_module("prefect", run_name="__main__")
 
 
 if __name__ == "__main__":

@@ -169,10 +169,10 @@ class Arena:
     def _wake(self, worker: Part, seconds: float) -> None:
         if len(self.workers) > 1:
             self.kills.append(clock.now())
-        api, pid = self.stack.api_url, worker.process.pid
-        process = process_of(api, pid)
+        asked = self.stack.api_url, self.stack.login, worker.process.pid
+        process = process_of(*asked)
         threading.Event().wait(seconds)
-        if process and process_of(api, pid) != process:
+        if process and process_of(*asked) != process:
             self.freezes.append(Freeze(process, clock.now()))
         _signal(worker, signal.SIGCONT)
 

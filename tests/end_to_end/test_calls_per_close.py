@@ -60,7 +60,7 @@ async def measure(installation: Stack, sandbox: SandboxClient, tenants: int) -> 
     everyone = [Nights(sandbox) for _ in range(tenants)]
     due = await nearly_due(everyone)
     log = next(part.log for part in installation.parts if part.name == "server")
-    begin, since = log.stat().st_size, Since(log, installation.api_url)
+    begin, since = log.stat().st_size, Since(log, installation)
 
     latest: deque[int] = deque(maxlen=10)
 

@@ -133,7 +133,8 @@ def files_of(installation: Stack) -> dict[str, bytes]:
 
 def api_of(installation: Stack) -> dict[str, bytes]:
     """Everything that Prefect's API shows without being asked for secrets."""
-    with httpx.Client(base_url=installation.api_url, timeout=60, trust_env=False) as api:
+    url, login = installation.api_url, installation.login
+    with httpx.Client(base_url=url, auth=login, timeout=60, trust_env=False) as api:
         pages = {name: list(_listed(api, name)) for name in _LISTED}
         runs = [run["id"] for run in pages["flow_runs"]]
         pages["states"] = [
