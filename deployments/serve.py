@@ -7,6 +7,7 @@ Orders API), all of which forget everything when they end.
 
 import argparse
 import asyncio
+import logging
 import shutil
 import signal
 import socket
@@ -23,8 +24,12 @@ from fastapi import FastAPI
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from blocks import systems
+from blocks.prefect_refusal import why_prefect_refuses
 from deployments.demo import create_work_pool, save_blocks
+from deployments.doors import warn_of_open_doors
+from deployments.http_api.access_log import leave_out_queries
 from deployments.http_api.app import create_app
+from deployments.http_api.arrival import CONNECTIONS, BoundedProtocol
 from deployments.stack import Stack, StackError, stack
 
 GRACE_SECONDS = 10
@@ -40,6 +45,11 @@ class Server(uvicorn.Server):
     def __init__(self, app: FastAPI, config: uvicorn.Config) -> None:
         super().__init__(config)
         self._stopping: asyncio.Event = app.state.stopping
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to serve, and say meanwhile which doors stand open."""
+        await super().startup(sockets)
+        self._looking = asyncio.create_task(warn_of_open_doors(logging.getLogger("uvicorn.error")))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Let nobody wait any longer, then shut down in order."""
@@ -60,13 +70,14 @@ def main() -> int:
         if PREFECT_API_URL.value():
             return _serve(options.host, options.port)
         with _embedded() as installation:
-            print(f"Prefect UI: {installation.ui_url}")  # noqa: T201
+            print(f"Prefect UI: {installation.ui_url}, {installation.how_to_log_in}")  # noqa: T201
             print(f"Tokens: {installation.sandbox_url}/sandbox/subject-tokens")  # noqa: T201
             return _serve(options.host, options.port)
     except (StackError, systems.NotSavedError) as error:
         print(error, file=sys.stderr)  # noqa: T201
-    except httpx.HTTPError:
-        print(f"Prefect does not answer at {PREFECT_API_URL.value()}.", file=sys.stderr)  # noqa: T201
+    except httpx.HTTPError as error:
+        away = f"Prefect does not answer at {PREFECT_API_URL.value()}."
+        print(why_prefect_refuses(error) or away, file=sys.stderr)  # noqa: T201
     return 1
 
 
@@ -80,13 +91,25 @@ def _serve(host: str, port: int) -> int:
                 file=sys.stderr,
             )
             return 1
-    app = create_app()
-    config = uvicorn.Config(
-        app, host=host, port=port, timeout_graceful_shutdown=GRACE_SECONDS, server_header=False
-    )
     print(f"Journeys API: http://{host}:{port}/docs", flush=True)  # noqa: T201
-    Server(app, config).run()
+    server_for(create_app(), host, port).run()
     return 0
+
+
+def server_for(app: FastAPI, host: str, port: int) -> Server:
+    """A server that a slow or endless client takes nothing from but its own connection."""
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        http=BoundedProtocol,
+        ws="none",
+        limit_concurrency=CONNECTIONS,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+        server_header=False,
+    )
+    leave_out_queries()
+    return Server(app, config)
 
 
 def _is_loopback(host: str) -> bool:

@@ -24,6 +24,7 @@ from prefect.states import Scheduled
 from blocks import clock, ownership
 from blocks.lease import OwnershipUnknownError
 from blocks.lock import LockedError
+from blocks.prefect_refusal import why_prefect_refuses
 from blocks.proposals import propose
 
 PREFECT_TROUBLE = (
@@ -71,7 +72,10 @@ async def go_on_later(trouble: Exception) -> None:
     run = context.flow_run if context else None
     if run is None or run.deployment_id is None:
         return
-    get_run_logger().warning("Prefect does not serve this run (%s).", type(trouble).__name__)
+    if refusal := why_prefect_refuses(trouble):
+        get_run_logger().error("%s", refusal)
+    else:
+        get_run_logger().warning("Prefect does not serve this run (%s).", type(trouble).__name__)
     for pause in chain(AGAIN_SECONDS, repeat(30)):
         await asyncio.sleep(pause)
         with suppress(*PREFECT_TROUBLE):

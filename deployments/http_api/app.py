@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 
 from blocks.oauth import OAuthServer
 from deployments.http_api import batch_routes, journey_routes, openapi, probes, refusals
@@ -18,13 +19,14 @@ def create_app(load: Callable[[], Awaitable[OAuthServer]] = saved_server) -> Fas
     Args:
         load: Where the OAuth Server block comes from.
     """
-    app = FastAPI(
+    app = FastAPIOffline(  # `/docs` needs nothing from elsewhere
         version=version("daily-orders-batch-close"),
         redirect_slashes=False,
         docs_url="/docs",
         redoc_url=None,
     )
     app.state.callers = Callers(load)
+    app.state.readiness = probes.Readiness(app.state.callers.check)
     app.state.board = Board()
     app.state.stopping = asyncio.Event()
     app.state.routes = []

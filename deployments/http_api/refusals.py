@@ -16,6 +16,7 @@ from starlette.routing import Match, Route
 from blocks.caller_token import CallerTokenError
 from blocks.lock import LockedError
 from blocks.oauth import CallerRefusedError, OAuthError
+from blocks.prefect_refusal import why_prefect_refuses
 from blocks.systems import NotSavedError
 from deployments.batches import UnknownBatchError
 from deployments.http_api.problems import Fault, ProblemError, unauthorized, unavailable
@@ -43,7 +44,9 @@ def _handler(to_problem: Callable[[Any], ProblemError]) -> Callable[[Request, Ex
         problem = to_problem(error)
         if problem.problem.status == HTTPStatus.METHOD_NOT_ALLOWED:
             problem.headers["Allow"] = ", ".join(_methods_at(request))
-        if problem.problem.status == HTTPStatus.SERVICE_UNAVAILABLE:
+        if refusal := why_prefect_refuses(error):
+            logger.error("%s", refusal)
+        elif problem.problem.status == HTTPStatus.SERVICE_UNAVAILABLE:
             # Its kind only: the text of an HTTP error may quote what was sent.
             logger.warning("503 after %s", type(error).__name__)
         return problem.response()
@@ -85,6 +88,13 @@ def _http(error: HTTPException) -> ProblemError:
     return ProblemError(status, str(error.detail), headers=error.headers)
 
 
+def _prefect(error: Exception) -> ProblemError:
+    """What Prefect refuses for good is not worth another try: no Retry-After."""
+    if refusal := why_prefect_refuses(error):
+        return ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, refusal)
+    return unavailable(PREFECT_AWAY)
+
+
 def _key_reused(error: KeyReusedError) -> ProblemError:
     # 422 as the IETF draft on the Idempotency-Key header wants it (section 2.7).
     fault = Fault(field="Idempotency-Key", detail=str(error))
@@ -109,7 +119,7 @@ PROBLEMS: dict[type[Exception], Callable[[Any], ProblemError]] = {
         "The batch is being configured or closed at the moment: try again in a minute."
     ),
     CallerTokenError: lambda _: unavailable(PREFECT_AWAY),
-    httpx.HTTPError: lambda _: unavailable(PREFECT_AWAY),
+    httpx.HTTPError: _prefect,
     TimeoutError: lambda _: unavailable(PREFECT_AWAY),
     Exception: lambda _: ProblemError(
         HTTPStatus.INTERNAL_SERVER_ERROR, "Something is wrong here; the log says what."

@@ -18,6 +18,7 @@ from pydantic import SecretStr
 
 from blocks import deployment, systems
 from blocks.binding import Binding
+from deployments.http_api import probes
 from deployments.http_api.app import create_app
 from deployments.http_api.board import FRESH
 from deployments.sandbox.client import SandboxClient
@@ -461,10 +462,11 @@ async def test_the_token_that_was_handed_over_is_the_callers(client: Client) -> 
     assert secret.get()["access_token"] == SecretStr(client.token).get_secret_value()
 
 
-async def test_readiness_asks_prefect_and_believes_no_memory(
+async def test_readiness_asks_prefect_and_believes_no_memory_of_the_blocks(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(systems, "KEPT_SECONDS", 30)
+    monkeypatch.setattr(probes, "KEPT_SECONDS", 0)
     assert (await client.http.get("/readyz")).status_code == 200
 
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
