@@ -41,9 +41,11 @@ from blocks.claim import Claim
 from blocks.lease import Lease, OwnershipLostError, OwnershipUnknownError
 from blocks.ownership import Work
 from blocks.places import Places
+from blocks.prefect_refusal import refusal_logged, why_prefect_refuses
 from blocks.process import lease_seconds
 from blocks.proposals import AT_ONCE
 from deployments.claims import claim, show_as_running
+from deployments.doors import warn_of_open_doors
 from deployments.due import DueMoments
 from deployments.engine import end_cancelled, execute
 from deployments.loading import CannotLoadError, LoadedFlows
@@ -116,13 +118,15 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
     async def setup(self) -> None:
         """Prepare the worker, and the one API client that all its runs share."""
         self._exit_stack.enter_context(temporary_settings(HEARS_OF_CANCELLING))
-        await self._exit_stack.enter_async_context(shared_prefect_client())
+        with refusal_logged(self._logger):
+            await self._exit_stack.enter_async_context(shared_prefect_client())
         # Outlives the runs: what is handed over at the end is this process's until then.
         await self._exit_stack.enter_async_context(self._leased())
         await super().setup()
         self._runs.start_soon(self._serve)
         self._runs.start_soon(self._record_stopped)
         self._runs.start_soon(self._sweep)
+        self._runs.start_soon(warn_of_open_doors, self._logger)
 
     async def get_and_submit_flow_runs(self) -> list[FlowRun]:
         """Look ahead: when runs fall due. Nothing is submitted here."""
@@ -244,9 +248,12 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
         With it would go what its runs have in memory only, a rotated refresh token for one. What
         stands before a Prefect server that is being replaced answers anything, 404 and pages, too.
         """
+        if refusal := why_prefect_refuses(error):
+            self._logger.error("%s", refusal)
         if not self._has_successfully_synced:
             raise error
-        self._logger.warning("Prefect's API is away (%s); trying again.", type(error).__name__)
+        if not refusal:
+            self._logger.warning("Prefect's API is away (%s); trying again.", type(error).__name__)
 
     async def _submit_scheduled_flow_runs(
         self, flow_run_response: list[WorkerFlowRunResponse]
