@@ -86,6 +86,11 @@ class Grant(BaseModel):
             update["to_revoke"] = (*other.to_revoke, *own)[-MOST_TO_REVOKE:]
         return self.model_copy(update=update)
 
+    def with_duties_of(self, stored: "Grant") -> "Grant":
+        """This grant with what is left to do according to the stored one."""
+        duties = {"to_revoke": stored.to_revoke, "instead_of": stored.instead_of}
+        return self.model_copy(update=duties)
+
     def usable_access_token(self, now: datetime) -> SecretStr | None:
         """The access token, if it has enough life left at `now`."""
         return self.access_token if has_enough_life(self.expires_at, now) else None

@@ -220,5 +220,5 @@ async def _keep(found: document.Document, fresh: Grant) -> None:
             async with _only_writer(found.binding):
                 stored = await document.read(found.binding)
                 if stored.grant.refresh_token == found.grant.refresh_token:
-                    await stored.overwrite(fresh)
+                    await stored.overwrite(fresh.with_duties_of(stored.grant))
         raise

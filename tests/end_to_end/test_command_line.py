@@ -14,11 +14,10 @@ from tests.end_to_end.nights import Nights
 
 
 async def hand_over(installation: Stack, nights: Nights) -> str:
-    """`python -m deployments.hand_over NAME`, with the token on standard input; the name."""
-    block = f"token-of-{nights.binding.tenant_id}"
-    command = ["-m", "deployments.hand_over", block]
-    await asyncio.to_thread(installation.run, *command, stdin=f"{nights.caller_token()}\n")
-    return block
+    """`python -m deployments.hand_over NAME`, with the token on standard input; what it prints."""
+    command = ["-m", "deployments.hand_over", f"token-of-{nights.binding.tenant_id}"]
+    token = f"{nights.caller_token()}\n"
+    return (await asyncio.to_thread(installation.run, *command, stdin=token)).strip()
 
 
 async def run_configure(installation: Stack, **parameters: object) -> str:
@@ -81,7 +80,8 @@ async def test_configuring_from_the_command_line_schedules_and_forgets_the_token
     assert isinstance(refusal, StackError)
     assert "firstRunAt 'tomorrow' is not" in " ".join(str(refusal).split())
     assert await deployment.find(wrong.binding) is None
-    assert [await is_stored(block) for block in blocks] == [False, False]
+    # The token of a request that was refused stays, for an hour, for the corrected one.
+    assert [await is_stored(block) for block in blocks] == [False, True]
 
 
 async def test_registering_the_blocks_takes_one_command(installation: Stack) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from datetime import timedelta
+from functools import reduce
 from typing import Any
 from uuid import uuid4
 
@@ -13,9 +14,9 @@ from anyio.lowlevel import checkpoint
 from prefect.client.orchestration import PrefectClient, get_client
 from pydantic import SecretStr
 
-from blocks import grant, lock
+from blocks import clock, grant, lock
 from blocks.binding import Binding
-from blocks.grant import Grant, GrantError, GrantMissingError, document, use
+from blocks.grant import Grant, GrantError, GrantMissingError, document, model, use
 from blocks.lock import LockedError
 from blocks.oauth import GrantLostError, OAuthError, OAuthServer, Tokens
 from blocks.systems import oauth_server
@@ -46,14 +47,35 @@ async def test_a_token_comes_back_as_the_text_that_it_was(
     assert (await grant.load(binding)).refresh_token.get_secret_value() == token
 
 
-async def test_storing_a_grant_tells_which_one_it_replaces(
+async def test_a_stored_grant_remembers_which_ones_it_replaced_until_they_are_revoked(
     binding: Binding, prefect_api: None
 ) -> None:
-    first, second = (Grant(refresh_token=SecretStr(token)) for token in ("first", "second"))
+    for token in ("first", "second", "third"):
+        new = Grant(refresh_token=SecretStr(token))
+        await grant.store(binding, new, revoke_replaced=True)
 
-    assert await grant.store(binding, first) is None
-    assert await grant.store(binding, second) == first
-    assert await grant.load(binding) == second
+    stored = await grant.load(binding)
+    assert stored.refresh_token.get_secret_value() == "third"
+    replaced = [it.refresh_token.get_secret_value() for it in stored.to_revoke]
+    assert replaced == ["first", "second"]
+
+
+async def test_a_grant_remembers_no_more_than_a_few_of_those_that_it_replaced(
+    binding: Binding, prefect_api: None
+) -> None:
+    grants = (Grant(refresh_token=SecretStr(str(number))) for number in range(100))
+
+    newest = reduce(lambda old, new: new.replacing(old, clock.now(), revoke=True), grants)
+
+    assert len(newest.to_revoke) == model.MOST_TO_REVOKE
+    assert newest.to_revoke[-1].refresh_token.get_secret_value() == "98"
+
+
+async def test_a_grant_that_was_lost_is_not_revoked_when_it_is_replaced() -> None:
+    lost = Grant(refresh_token=SecretStr("lost")).lost("refused")
+    new = Grant(refresh_token=SecretStr("new"))
+
+    assert not new.replacing(lost, clock.now(), revoke=True).to_revoke
 
 
 async def test_a_deleted_grant_is_returned_once_and_gone(binding: Binding, stored: Grant) -> None:
