@@ -108,8 +108,8 @@ async def read_block_document_by_id(
 
 
 async def _is_plain(session: AsyncSession, block: BlockDocument) -> bool:
-    if sa.inspect(block).unloaded & {"block_type", "block_schema"}:
-        return False  # it was just created
+    if sa.inspect(block).unloaded & {"block_type", "block_schema", "updated"}:
+        return False  # it was just created, or given another schema
     referred = BlockDocumentReference.parent_block_document_id == block.id
     return await session.scalar(sa.select(BlockDocumentReference.id).where(referred)) is None
 
