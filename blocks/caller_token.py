@@ -25,6 +25,7 @@ from pydantic import SecretStr
 
 from blocks import secret_blocks
 from blocks.lease import OwnershipUnknownError
+from blocks.prefect_refusal import why_prefect_refuses
 from blocks.secret_blocks import StoredSecret
 
 PREFIX = "caller-"
@@ -104,12 +105,13 @@ async def hand_over(token: SecretStr, name: str | None = None) -> str:
     try:
         await block.asave(name, overwrite=True)
     except httpx.HTTPStatusError as error:
-        status = error.response.status_code
+        status, refusal = error.response.status_code, why_prefect_refuses(error)
     else:
         return name
     # Raised out here, because Prefect's error holds the request and quotes it in its text.
     raise CallerTokenError(
-        f"Prefect refused to keep your access token in the block {name!r} with status {status}:"
+        refusal
+        or f"Prefect refused to keep your access token in the block {name!r} with status {status}:"
         " see the Prefect server's log."
     )
 

@@ -216,11 +216,19 @@ def test_who_has_not_the_string_is_told_so_and_not_to_try_again_soon(guarded: St
     assert CREDENTIALS in log_of(worker, CREDENTIALS)
     worker.stop()
     environment = guarded.environment | wrong
-    command = [sys.executable, "-m", "deployments.serve", "--host", "192.0.2.1", "--port", "1"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert CREDENTIALS in done.stderr
-    assert "Traceback" not in done.stderr
+    serve = "deployments.serve --host 192.0.2.1 --port 1"
+    for module in (serve, "deployments.hand_over my-token"):
+        done = subprocess.run(
+            [sys.executable, "-m", *module.split()],
+            env=environment,
+            input="token\n",
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 1
+        assert CREDENTIALS in done.stderr
+        assert "Traceback" not in done.stderr
 
 
 def commands(page: str, containing: str) -> str:
