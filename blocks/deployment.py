@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import httpx
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.actions import (
     DeploymentScheduleCreate,
@@ -28,6 +29,7 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import RRuleSchedule
 from prefect.exceptions import ObjectNotFound
+from prefect.logging import get_logger
 from prefect.states import Cancelled
 
 from blocks import clock
@@ -36,6 +38,7 @@ from blocks.ownership import require_lease
 from blocks.proposals import AT_ONCE, set_states
 
 FLOW = "daily-close"
+PAGE = 200
 TEMPLATE = "daily-orders-batch-close"
 SCHEDULE_SLUG = "nightly"
 FAR_AHEAD = timedelta(days=36_525)
@@ -56,6 +59,8 @@ COPIED = (
     "description",
 )
 """Where the code is and where it runs: what a binding's deployment takes from the template."""
+
+logger = get_logger("deployment")
 
 
 class ScheduleError(Exception):
@@ -156,12 +161,40 @@ async def read_template(client: PrefectClient) -> DeploymentResponse:
 
 
 async def read_all(client: PrefectClient) -> list[DeploymentResponse]:
-    """Every binding's deployment."""
-    found: list[DeploymentResponse] = []
-    flows = FlowFilter(name=FlowFilterName(any_=[FLOW]))
-    while page := await client.read_deployments(flow_filter=flows, limit=200, offset=len(found)):
+    """Every binding's deployment, without those that Prefect cannot tell of: they are logged."""
+    found: list[DeploymentResponse | None] = []
+    while page := await _page(client, len(found)):
         found += page
-    return [deployment for deployment in found if deployment.name != TEMPLATE]
+    return [deployment for deployment in found if deployment and deployment.name != TEMPLATE]
+
+
+async def _page(client: PrefectClient, offset: int) -> list[DeploymentResponse | None]:
+    try:
+        return [*await _read(client, PAGE, offset)]
+    except httpx.HTTPStatusError as error:
+        if error.response.status_code != httpx.codes.INTERNAL_SERVER_ERROR:
+            raise
+    # The parameters of one of them are such that Prefect's answer fails as a whole: each alone.
+    counted = await client.request(
+        "POST", "/deployments/count", json={"flows": {"name": {"any_": [FLOW]}}}
+    )
+    numbers = range(offset, min(offset + PAGE, counted.json()))
+    return [await _read_one(client, number) for number in numbers]
+
+
+async def _read(client: PrefectClient, limit: int, offset: int) -> list[DeploymentResponse]:
+    flows = FlowFilter(name=FlowFilterName(any_=[FLOW]))
+    return await client.read_deployments(flow_filter=flows, limit=limit, offset=offset)
+
+
+async def _read_one(client: PrefectClient, number: int) -> DeploymentResponse | None:
+    try:
+        return next(iter(await _read(client, 1, number)), None)
+    except httpx.HTTPStatusError as error:
+        if error.response.status_code != httpx.codes.INTERNAL_SERVER_ERROR:
+            raise
+        logger.warning("Prefect cannot tell of deployment %d: it is left as it is.", number)
+        return None
 
 
 async def _find(client: PrefectClient, name: str) -> DeploymentResponse | None:
@@ -243,7 +276,7 @@ async def _unfinished(client: PrefectClient, deployment_id: UUID) -> list[FlowRu
     while page := await client.read_flow_runs(
         deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment_id])),
         flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=kinds)),
-        limit=200,
+        limit=PAGE,
         offset=len(found),
     ):
         found += page

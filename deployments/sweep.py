@@ -48,17 +48,23 @@ class Sweep:
         self._looks = 0
         self._grants = UnneededGrants()
 
-    async def look(self, client: PrefectClient) -> None:
-        """Delete what nobody needs; what cannot be looked at now is looked at the next time."""
-        await _try("Callers' tokens", partial(delete_unneeded, client))
+    async def look(self, client: PrefectClient) -> Exception | None:
+        """Delete what nobody needs; what cannot be looked at now is looked at the next time.
+
+        Returns what was in the way, if anything was.
+        """
+        trouble = await _try("Callers' tokens", partial(delete_unneeded, client))
         if self._looks % GRANTS_EVERY == 0:
-            await _try("Grants", partial(self._grants.look, client))
+            trouble = await _try("Grants", partial(self._grants.look, client)) or trouble
         self._looks += 1
+        return trouble
 
 
-async def _try(what: str, look: Callable[[], Awaitable[None]]) -> None:
+async def _try(what: str, look: Callable[[], Awaitable[None]]) -> Exception | None:
     try:
         await look()
     except Exception as trouble:  # noqa: BLE001  (there is a next time)
         # Its kind only: what it says may quote what was read.
         logger.warning("%s are not looked through now (%s).", what, type(trouble).__name__)
+        return trouble
+    return None

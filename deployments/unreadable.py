@@ -19,6 +19,7 @@ from prefect.logging import get_logger
 from prefect.states import Failed
 
 from blocks import clock
+from deployments import stopped
 from deployments.journey import FLOW
 from deployments.readable import is_unreadable, read_readable
 
@@ -31,7 +32,7 @@ PAUSE_SECONDS = 1.0
 AHEAD = timedelta(minutes=2)
 """How far ahead runs are looked at: further than a worker looks for those that fall due."""
 
-LATELY = timedelta(minutes=11)
+LATELY = stopped.LATELY + timedelta(minutes=1)
 """How long ago a run may have ended: longer than ended ones are looked for."""
 
 _TO_COME = (StateType.SCHEDULED,)

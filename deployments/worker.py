@@ -240,7 +240,8 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
                 continue
             # Who was given up meanwhile looks again under its next lease.
             with suppress(OwnershipLostError), ownership.working(Work(lease)):
-                await sweep.look(self.client)
+                if trouble := await sweep.look(self.client):
+                    await self._set_aside_after(trouble)
 
     def _wait_for_prefect(self, error: Exception) -> None:
         """Go on: Prefect's own loop would end the worker after a few of these.
