@@ -12,6 +12,9 @@ LOOK_BACK = 180.0
 """Seconds before the newest answer in which others count beside it: the server's clock is
 corrected too, so an answer is not good for ever."""
 
+CLOCK_NOISE = 0.05
+"""Seconds by which two answers may differ though nobody set any clock."""
+
 # On macOS CLOCK_MONOTONIC goes on through sleep, which time.monotonic() does not.
 _UNSTEPPED: int | None = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
 
@@ -25,8 +28,7 @@ Only those that may still be the best: in the order in which they came, the serv
 def now() -> datetime:
     """The present moment, aware, in UTC: the server's, or the machine's until that is known.
 
-    It is late by what the quickest of the recent answers took, and never early: unless the server's
-    own clock was set back less than LOOK_BACK ago.
+    It is late by what the quickest of the recent answers took, and never early.
     """
     if not _answers:
         return datetime.now(UTC)
@@ -34,10 +36,18 @@ def now() -> datetime:
     return datetime.fromtimestamp(server_began + elapsed(), UTC)
 
 
-def compare(server_moment: datetime) -> None:
-    """Learn the server's time: it has just said that it is so late."""
+def compare(server_moment: datetime, *, asked_at: float | None = None) -> None:
+    """Learn the server's time: it has just said that it is so late.
+
+    Args:
+        server_moment: The server's time, at some moment between the question and now.
+        asked_at: When it was asked, by `elapsed`. What was learnt earlier is forgotten if the
+            server's own clock must have been set back since.
+    """
     came = elapsed()
     server_began = server_moment.timestamp() - came
+    if asked_at is not None and _answers and server_moment.timestamp() - asked_at < _earliest():
+        _answers.clear()
     # An answer that took its time makes the server look late; so the one that has it latest counts.
     better = [
         (earlier, began)
@@ -45,6 +55,12 @@ def compare(server_moment: datetime) -> None:
         if began > server_began and came - earlier <= LOOK_BACK
     ]
     _answers[:] = [*better, (came, server_began)]  # at once: other threads ask for the time
+
+
+def _earliest() -> float:
+    """What the server's time minus elapsed() can no longer be below, if nobody set it back."""
+    _, server_began = _answers[0]
+    return server_began - CLOCK_NOISE
 
 
 def elapsed() -> float:

@@ -120,12 +120,13 @@ async def _acquire(name: str, me: Holder, patience: float) -> Variable:
 
 
 async def _create(client: PrefectClient, name: str, me: Holder) -> Variable | None:
+    asked_at = clock.elapsed()
     try:
         lock = await client.create_variable(VariableCreate(name=name, value=me.model_dump()))
     except ObjectAlreadyExists:
         return None
     if lock.created:
-        clock.compare(lock.created)
+        clock.compare(lock.created, asked_at=asked_at)
     return lock
 
 

@@ -43,6 +43,8 @@ class Context(_Stored):
     nights: tuple[Progress, ...] = ()
     ended_at: AwareDatetime | None = None
     """When somebody ended the binding: what was to be configured before that is not any more."""
+    journey_over: str | None = None
+    """The journey whose last night is over: its grant was forgotten after that."""
     is_new: bool = False
     """Whether nothing is stored of it yet; not stored itself."""
 

@@ -1,7 +1,7 @@
 """How a binding's deployment stands in Prefect at this moment, whoever set it so."""
 
 from collections.abc import Collection
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -97,6 +97,19 @@ class Standing(BaseModel):
                 found += page
                 if len(page) < PAGE:
                     return found
+
+    async def next_night_after(self, occurrence: datetime) -> datetime | None:
+        """When the next of its nights is due that Prefect has laid out, begun or not."""
+        since = FlowRunFilterExpectedStartTime(after_=occurrence + timedelta(microseconds=1))
+        async with get_client() as client:
+            runs = await client.read_flow_runs(
+                deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[self.id])),
+                flow_run_filter=FlowRunFilter(expected_start_time=since),
+                sort=FlowRunSort.EXPECTED_START_TIME_ASC,
+                limit=PAGE,
+            )
+        due = (run.expected_start_time for run in runs if run.auto_scheduled)
+        return next((datetime.fromisoformat(it.isoformat()) for it in due if it), None)
 
     async def next_run_at(self) -> datetime | None:
         """When the next of its runs that Prefect has laid out is to start."""

@@ -66,9 +66,10 @@ async def _set(
     if not runs:
         return []
     ids = [run.id for run in runs]
+    asked_at = clock.elapsed()
     states = await set_states(client, ids, state, only, transition=transition)
     for run in runs:
         if run.id in states:
             run.state = states[run.id]
-            clock.compare(run.state.timestamp)
+            clock.compare(run.state.timestamp, asked_at=asked_at)
     return [run for run in runs if run.id in states]

@@ -26,7 +26,7 @@ from prefect.logging import get_logger
 from blocks import clock
 from flows.unopened import record_ended
 
-LATELY = timedelta(minutes=10)
+LATELY = timedelta(days=1)
 """How long ago a run may have ended at a first look: a later night tells of older ones."""
 
 LOOK_SECONDS = 20

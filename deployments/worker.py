@@ -54,6 +54,7 @@ from deployments.readable import is_unreadable
 from deployments.recovery import give_back, recover
 from deployments.stopped import LOOK_SECONDS, StoppedRuns
 from deployments.sweep import Sweep, sweep_seconds
+from deployments.undeployed import end_undeployed
 from deployments.unreadable import set_aside_unreadable
 from flows.unopened import record_unstarted
 from flows.waiting import PREFECT_TROUBLE
@@ -75,6 +76,9 @@ SLOW_AFTER = 4.0
 
 INTERRUPTIONS = 3
 """How often a run is given back that is interrupted by what has nothing to do with Prefect."""
+
+MOST_ASKED_FOR = 200
+"""As many runs as Prefect's API tells of at once."""
 
 AWAY = (httpx.HTTPError, OwnershipUnknownError)
 """What Prefect's API being away looks like."""
@@ -111,6 +115,7 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
         self._executing: dict[UUID, Execution] = {}
         self._held_lately: set[UUID] = set()
         self._claiming: set[UUID] = set()
+        self._unclaimed: set[UUID] = set()
         self._has_recovered = False
         self._setting_aside = anyio.Lock()
         self._interrupted: LRUCache[UUID, int] = LRUCache(1_000)
@@ -294,20 +299,46 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
         lease = self._lease
         if lease is None or not self._has_recovered:  # what was left behind has waited longest
             return []
-        found = [run for run in await self._find_due() if run.id not in self._executing]
+        found = await self._find_due()
         # From before they are claimed, or they would seem to have been left behind.
         self._claiming = {run.id for run in found}
         self._held_lately |= self._claiming
         try:
-            seen_at, mark = clock.elapsed(), Claim(self.name, lease.process.id)
+            mark = Claim(self.name, lease.process.id)
             # What is claimed while the worker is told to stop has to be given back.
             with anyio.CancelScope(shield=True), ownership.working(Work(lease)):
                 claimed = await claim(self.client, found, mark)
         finally:
             self._claiming = set()
-        return [self._hold(run, Work(lease, run.id, seen_at), mark) for run in claimed]
+        with ownership.working(Work(lease)):
+            await self._end_what_nobody_can_claim(found, claimed)
+        return [self._hold(run, Work(lease, run.id), mark) for run in claimed]
+
+    async def _end_what_nobody_can_claim(
+        self, tried: list[FlowRun], claimed: list[FlowRun]
+    ) -> None:
+        """End what was due twice and could not be claimed, if its deployment was deleted.
+
+        Once is nothing: another worker may have been quicker.
+        """
+        left = {run.id for run in tried} - {run.id for run in claimed}
+        again = [run for run in tried if run.id in left & self._unclaimed]
+        self._unclaimed |= left
+        if again:
+            with suppress(*AWAY):  # what was claimed has to be executed
+                await end_undeployed(self.client, again)
 
     async def _find_due(self) -> list[FlowRun]:
+        """The runs that are due, no more than can be claimed; those first that never failed to be.
+
+        What cannot be claimed stays at the head of Prefect's queue: it is asked for besides.
+        """
+        due = await self._read_due(min(self._batch + len(self._unclaimed), MOST_ASKED_FOR))
+        self._unclaimed &= {run.id for run in due}
+        due = [run for run in due if run.id not in self._executing]
+        return sorted(due, key=lambda run: run.id in self._unclaimed)[: self._batch]
+
+    async def _read_due(self, most: int) -> list[FlowRun]:
         # Not with the client's own function, which asks for 200 at a time.
         answer = await self.client.request(
             "POST",
@@ -316,7 +347,7 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
             json={
                 "work_queue_names": list(self._work_queues) or None,
                 "scheduled_before": clock.now().isoformat(),
-                "limit": self._batch,
+                "limit": most,
             },
         )
         return [run.flow_run for run in WorkerFlowRunResponse.model_validate_list(answer.json())]

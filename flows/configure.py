@@ -198,6 +198,8 @@ async def _steps(
 ) -> DailyOrdersBatchCloseConfigOutcome:
     """The steps of the configuration in their order."""
     await _refuse_superseded(binding)
+    if await _is_over(binding):
+        return await prepare_config_outcome(request)
     await _obtain_grant(binding, access_token_block)
     try:
         await _schedule(binding, request)
@@ -260,6 +262,12 @@ async def _refuse_superseded(binding: Binding) -> None:
         )
 
 
+async def _is_over(binding: Binding) -> bool:
+    """Whether all nights of this very journey are over: it stood still right before its end."""
+    over = (await contexts.load(binding)).journey_over
+    return over is not None and over == _journey_id()
+
+
 async def _require_access(binding: Binding) -> None:
     """Raise GrantError if the grant gives no access token that could be sent at night.
 
@@ -313,6 +321,6 @@ async def _undo(binding: Binding) -> None:
     server = await systems.oauth_server()
     scheduled = await standing.read(binding)
     if scheduled is None or scheduled.paused:
-        await grants.revoke(await grants.delete(binding), server)
+        await grants.forget(binding, server)
     else:
         await grants.revoke_replaced(binding, server)

@@ -16,17 +16,17 @@ from prefect.runtime import flow_run as this_run
 from prefect.states import Failed
 from pydantic import Field, SecretStr
 
-from blocks import clock, deployment, ownership, systems
+from blocks import clock, ownership, systems
 from blocks import grant as grants
 from blocks.binding import Binding
 from blocks.grant import GrantError
-from blocks.lock import only_holder
 from blocks.oauth import GrantLostError, OAuthError
 from blocks.orders import Closed, OrdersError, Snapshot, idempotency_key
 from blocks.outcome import LastBatch, final_state
 from flows.contract import DailyOrdersBatchCloseConfigRequest
 from flows.ending import end_unopened, not_recorded, stop_schedule, unexpected
 from flows.keeping import note, record
+from flows.last_night import end_if_last
 from flows.night import DeletedError, Night, TooLateError
 from flows.opening import open_night
 from flows.requests import NightError, UnreadableRequestError
@@ -102,21 +102,9 @@ async def record_batch_outcome(night: Night, outcome: LastBatch) -> LastBatch:
 
 @step
 async def scheduled_done(night: Night, outcome: LastBatch) -> None:
-    """After the last night end the binding: schedule paused, grant forgotten and revoked.
-
-    Not where it was configured anew meanwhile, and not while it is being configured.
-    """
-    if not night.may_be_last:
-        return
-    forgotten = None
-    async with only_holder(f"configure-{night.binding.slug}"):
-        if not await night.is_last():
-            return
-        await deployment.pause(night.binding)
-        # A failed last night keeps its grant, so that somebody can still run it again.
-        if outcome.status != "FAILED":
-            forgotten = await grants.delete(night.binding)
-    await grants.revoke(forgotten, await systems.oauth_server())
+    """After the last night end the binding: schedule paused, grant forgotten and revoked."""
+    if night.may_be_last:
+        await end_if_last(night.binding, outcome)
 
 
 def _run_name() -> str:
@@ -208,7 +196,7 @@ async def _close(night: Night) -> LastBatch:
 async def _wait_while_stopped(night: Night, *, surely: bool = False) -> None:
     """Send nothing while somebody has stopped the night; go on if that ends in time."""
     while stop := await night.stopped_by(surely=surely):
-        night.refuse_late(stop.reason)
+        night.refuse_late(stop.because)
         await wait_until(night.look_again_at(), name=stop.state)
 
 

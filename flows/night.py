@@ -14,7 +14,7 @@ from blocks.outcome import LastBatch, Status
 from blocks.run_states import was_asked_for_again
 from flows.contract import DailyOrdersBatchCloseConfigRequest
 from flows.recurrence import Recurrence
-from flows.requests import NightError, NotConfiguredError, configured_now
+from flows.requests import NightError
 
 ON_TIME = timedelta(seconds=10)
 """A scheduled run that begins so soon need not ask whether its schedule was switched off: Prefect
@@ -30,14 +30,15 @@ MAYBE_SENT = "The close may have been sent: look in the Orders API whether it ha
 
 
 class Stop(NamedTuple):
-    """What holds a night up: the name of the state that it waits in, and why it was skipped."""
+    """What holds a night up: the name of the state that it waits in, and why (half a sentence)."""
 
     state: str
-    reason: str
+    because: str
 
 
-SCHEDULE_OFF = Stop("ScheduleOff", "Its schedule was switched off until the next night was due.")
-POOL_PAUSED = Stop("WorkPoolPaused", "Its work pool was paused until the next night was due.")
+DELETED = "The binding's deployment was deleted."
+SCHEDULE_OFF = Stop("ScheduleOff", "its schedule is switched off")
+POOL_PAUSED = Stop("WorkPoolPaused", "its work pool is paused")
 
 
 class TooLateError(NightError):
@@ -62,6 +63,10 @@ class Night:
     """Whether the schedule laid out its run; otherwise somebody started it."""
     is_deployed: bool = False
     """Whether its run comes from a work pool; otherwise it was called directly from Python."""
+    is_as_configured: bool = True
+    """Whether it is one of the occurrences that were configured: people edit schedules."""
+    next_laid_out: datetime | None = None
+    """When the next run is due that Prefect has laid out; known where it is not as configured."""
     is_again: bool = False
     """Whether its run has been executed before."""
     is_refreshed: bool = False
@@ -104,21 +109,8 @@ class Night:
 
     @property
     def may_be_last(self) -> bool:
-        """Whether no further night was scheduled with this one."""
-        return self.occurrence >= self.recurrence.last
-
-    async def is_last(self) -> bool:
-        """Whether no further night is scheduled by what is configured now.
-
-        Surely so only for who keeps others from configuring the binding.
-        """
-        if not self.may_be_last:
-            return False
-        try:
-            latest = await configured_now(self.binding)
-        except NotConfiguredError:
-            return True
-        return self.occurrence >= latest.recurrence.last
+        """Whether no further night was scheduled with this one, as it was configured."""
+        return self.is_as_configured and self.occurrence >= self.recurrence.last
 
     async def stopped_by(self, *, surely: bool = False) -> Stop | None:
         """What somebody has stopped this night with, for now; DeletedError if it is for good.
@@ -137,7 +129,7 @@ class Night:
         looked_at = clock.elapsed()
         stands = await standing.read(self.binding)
         if stands is None:
-            raise DeletedError("The binding's deployment was deleted.")
+            raise DeletedError(DELETED)
         if self.by_schedule and not stands.is_on and not await self._was_asked_for_again():
             return SCHEDULE_OFF
         if self.is_deployed and await stands.is_pool_paused():
@@ -155,14 +147,15 @@ class Night:
         """When the snapshot has reached every replica: a duration after it was taken."""
         return (self.progress.snapshot_at or clock.now()) + self.request.replication_delay
 
-    def refuse_late(self, reason: str | None = None) -> None:
+    def refuse_late(self, because: str = "") -> None:
         """Raise TooLateError once the next close is due, or would be if there were one more.
 
-        Two closes back to back would close an empty batch.
+        Two closes back to back would close an empty batch. `because` is half a sentence.
         """
         if self.is_late():
             due = f"{self.next_due:%Y-%m-%d %H:%M:%S} UTC"
-            raise TooLateError(reason or f"Not closed before the next close was due at {due}.")
+            why = f": {because}" if because else ""
+            raise TooLateError(f"Not closed before the next close was due at {due}{why}.")
 
     def ended(
         self, status: Status, *, reason: str | None = None, closed_at: datetime | None = None
@@ -194,7 +187,12 @@ class Night:
 
     @cached_property
     def next_due(self) -> datetime | None:
-        """When the next close is due, or would be; None at the end of the calendar."""
+        """When the next close is due, or would be; None at the end of the calendar.
+
+        Where somebody edited the schedule in Prefect, by what Prefect has laid out.
+        """
+        if not self.is_as_configured:
+            return self.next_laid_out
         return self.recurrence.after(self.occurrence, bounded=False)
 
     def is_late(self) -> bool:

@@ -5,7 +5,7 @@ from datetime import datetime
 from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext
 
-from blocks import clock
+from blocks import clock, standing
 from blocks import context as contexts
 from blocks.binding import Binding
 from blocks.grant import was_refreshed
@@ -49,8 +49,12 @@ async def open_night(binding: Binding, configured: object) -> Night:
         is_again=run is not None and run.start_time is not None,
         recorded=await recorded(binding, context, occurrence),
     )
-    if night.recorded is None and (closed_at := night.progress.closed_at):
+    if not night.settled and (closed_at := night.progress.closed_at):
         night.recorded = night.ended("CLOSED", closed_at=closed_at)
+    if night.by_schedule and request.recurrence.number_of(occurrence) is None:
+        night.is_as_configured = False
+        stands = await standing.read(binding)
+        night.next_laid_out = await stands.next_night_after(occurrence) if stands else None
     night.is_refreshed = bool(night.snapshot_id) or was_refreshed(binding, since=occurrence)
     return night
 

@@ -56,7 +56,7 @@ async def undo_locked(binding: Binding, journey_id: str) -> None:
     if grant.instead_of == "nothing":
         await deployment.delete(binding)
     # Last of what is stored: by it this is found again if it is interrupted.
-    await grants.revoke(await grants.delete(binding), await systems.oauth_server())
+    await grants.forget(binding, await systems.oauth_server())
 
 
 async def leave(binding: Binding, journey_id: str | None) -> None:

@@ -18,6 +18,7 @@ from blocks.outcome import LastBatch, Status, ended_as, says_closed, says_skippe
 from blocks.quoting import quotable
 from flows.contract import DailyOrdersBatchCloseConfigRequest
 from flows.keeping import keep, only_writer_of, recorded
+from flows.last_night import end_if_last
 from flows.night import MAYBE_SENT
 from flows.requests import NightError, read_request
 from flows.waiting import PREFECT_TROUBLE
@@ -42,8 +43,12 @@ async def record_unstarted(run: FlowRun, reason: str) -> None:
 
 
 async def record_cancelled(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001
-    """The flow's hook: record that the night was skipped, because somebody cancelled its run."""
-    await record_instead(flow_run, "SKIPPED", state.message or "Its run was cancelled.")
+    """The flow's hook: record that the night was skipped, because somebody cancelled its run.
+
+    The last night ends the binding, as one does that was closed.
+    """
+    outcome = await record_instead(flow_run, "SKIPPED", state.message or "Its run was cancelled.")
+    await _end_if_last(flow_run, outcome)
 
 
 async def record_failed(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001
@@ -60,12 +65,25 @@ async def record_failed(flow: Flow[..., Any], flow_run: FlowRun, state: State[An
 
 
 async def record_ended(run: FlowRun) -> None:
-    """Record the night of a run that was ended in Prefect, unless an outcome of it is recorded."""
+    """Record the night of a run that was ended in Prefect, unless an outcome of it is recorded.
+
+    The last night ends the binding, as one does that was closed.
+    """
     state = run.state
-    if state is None or says_closed(state) or says_skipped(state) or await _known_of(run):
+    if state is None or says_closed(state) or says_skipped(state):
         return
-    status, reason = ended_as(state)
-    await record_instead(run, status, reason, patience=BRIEFLY)
+    outcome = await _known_of(run)
+    if outcome is None:
+        outcome = await record_instead(run, *ended_as(state), patience=BRIEFLY)
+    await _end_if_last(run, outcome, patience=BRIEFLY)
+
+
+async def _end_if_last(
+    run: FlowRun, outcome: LastBatch | None, *, patience: float | None = None
+) -> None:
+    which = _Which.of(run)
+    if which and outcome and outcome.status == "SKIPPED" and which.may_be_last:
+        await end_if_last(which.binding, outcome, patience=patience)
 
 
 async def _known_of(run: FlowRun) -> LastBatch | None:
@@ -108,6 +126,12 @@ class _Which:
         request = _request(binding, run.parameters) if binding else None
         occurrence = _occurrence(run, request)
         return cls(binding, occurrence, request) if binding and occurrence else None
+
+    @property
+    def may_be_last(self) -> bool:
+        """Whether no further night was scheduled with this one, as it was configured."""
+        recurrence = self.request.recurrence if self.request else None
+        return recurrence is not None and self.occurrence == recurrence.last
 
     def outcome_of(self, progress: Progress, status: Status, reason: str | None) -> LastBatch:
         if progress.closed_at:

@@ -10,7 +10,7 @@ from prefect.server.events.storage import database as stored_events
 from prefect.server.models import events, variables
 from prefect.settings import PREFECT_API_EVENTS_RELATED_RESOURCE_CACHE_TTL
 
-OWN_VARIABLE = re.compile(r"(batch-close|configure|lock)-([a-z0-9-]+-)?[a-z2-7]{20}")
+OWN_VARIABLE = re.compile(r"(batch-close|batch_close_(configure|lock))-([a-z0-9-]+-)?[a-z2-7]{20}")
 """What a binding's variables are called; see `blocks.binding.Binding.slug`."""
 
 RUNS_REMEMBERED = 10_000

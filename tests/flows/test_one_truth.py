@@ -10,6 +10,7 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.schedules import IntervalSchedule
+from prefect.context import FlowRunContext
 from prefect.states import Cancelled, Completed, Running
 
 from blocks import context as contexts
@@ -24,9 +25,10 @@ from deployments.engine import end_cancelled, execute
 from flows import unopened
 from flows.daily_close import daily_close
 from flows.keeping import record
+from flows.night import Night
 from flows.opening import open_night
-from flows.unopened import record_unstarted
-from tests.flows.batch import Batch
+from flows.unopened import record_ended, record_unstarted
+from tests.flows.batch import Batch, is_alive
 
 CRASHED: State[None] = State(type=StateType.CRASHED, name="Crashed", message="No such flow.")
 DAY = timedelta(days=1)
@@ -53,14 +55,22 @@ async def switch(batch: Batch, *, on: bool) -> None:
         await client.update_deployment_schedule(found.id, schedule.id, active=on)
 
 
-async def edit_schedule(batch: Batch) -> None:
-    """Have it run every seven hours, as somebody edits it in Prefect's UI."""
+async def edit_schedule(
+    batch: Batch, *, every: timedelta = timedelta(hours=7), first: datetime | None = None
+) -> None:
+    """Have it run at other hours, as somebody edits it in Prefect's UI."""
     found = await batch.deployment()
     assert found is not None
     async with get_client() as client:
         (schedule,) = await client.read_deployment_schedules(found.id)
-        every = IntervalSchedule(interval=timedelta(hours=7), anchor_date=batch.clock())
-        await client.update_deployment_schedule(found.id, schedule.id, schedule=every)
+        edited = IntervalSchedule(interval=every, anchor_date=first or batch.clock())
+        await client.update_deployment_schedule(found.id, schedule.id, schedule=edited)
+
+
+async def opened_as(run: FlowRun, batch: Batch) -> Night:
+    """The night as this run finds it."""
+    with FlowRunContext.model_construct(flow_run=run):
+        return await open_night(batch.binding, run.parameters["configured"])
 
 
 async def end_run(run: FlowRun, state: State[Any]) -> None:
@@ -260,12 +270,25 @@ async def test_a_night_whose_run_ended_without_a_word_is_told_by_its_state(
     assert reason in missed["reason"]
 
 
-async def test_a_night_whose_run_goes_on_is_not_said_to_be_skipped(batch: Batch) -> None:
+async def test_a_night_whose_run_is_executed_is_not_said_to_be_skipped(batch: Batch) -> None:
     await batch.configure_past(first_due=DAY + MINUTE)
+    await end_run(await batch.night(1), Running())
 
     assert (await batch.run_night(2)).state.is_completed()
 
     assert await batch.history() == {2: "CLOSED"}
+
+
+async def test_a_night_whose_run_never_went_on_is_told_by_what_it_waits_for(batch: Batch) -> None:
+    await batch.configure_past(first_due=DAY + MINUTE)
+    suspended: State[None] = State(type=StateType.PAUSED, name="Suspended")
+    await end_run(await batch.night(1), suspended)
+
+    assert (await batch.run_night(2)).state.is_completed()
+
+    missed = (await batch.rows())[0]
+    assert (missed["run"], missed["status"], missed["inferred"]) == (1, "SKIPPED", True)
+    assert missed["reason"] == "Its run was still Suspended when the next close was due."
 
 
 async def test_a_night_that_may_have_been_closed_by_a_run_that_crashed_is_failed(
@@ -345,7 +368,8 @@ async def test_a_nights_run_is_found_among_hundreds_of_others(
 
     assert (await batch.run_night(3)).state.is_completed()
 
-    assert await batch.history() == {1: "SKIPPED", 3: "CLOSED"}
+    assert await batch.history() == {1: "SKIPPED", 2: "SKIPPED", 3: "CLOSED"}
+    assert "Not tonight." in (await batch.rows())[0]["reason"]
 
 
 async def test_a_night_without_a_run_is_told_as_what_prefect_knows_of_it(batch: Batch) -> None:
@@ -440,8 +464,11 @@ async def test_a_run_whose_schedule_stays_off_until_the_next_night_is_skipped(ba
 
     run = await batch.wake(run)
 
-    reason = "Its schedule was switched off until the next night was due."
-    assert await told(batch, run) == ("SKIPPED", reason)
+    status, reason = await told(batch, run)
+    assert status == "SKIPPED"
+    assert reason is not None
+    assert reason.startswith("Not closed before the next close was due at ")
+    assert reason.endswith(": its schedule is switched off.")
     assert len(batch.sandbox.events()) == sent
 
 
@@ -776,3 +803,37 @@ async def test_a_failed_run_that_somebody_retries_runs_though_the_schedule_is_of
 
     assert (await batch.wake(failed)).state.is_completed()
     assert await batch.history() == {1: "CLOSED"}
+
+
+# 10: the schedule that stands, and the last night
+
+
+async def test_a_schedule_that_somebody_moved_earlier_closes_at_its_new_hour(batch: Batch) -> None:
+    await batch.configure_past(first_due=timedelta(hours=-1), upstream_wait_duration="PT15M")
+    await edit_schedule(batch, every=DAY, first=batch.clock() - 10 * MINUTE)
+    found = await batch.deployment()
+    async with get_client() as client:
+        run = await client.create_flow_run_from_deployment(found.id)
+        moved = (await client.read_flow_run(run.id)).model_copy(
+            update={"auto_scheduled": True, "expected_start_time": batch.clock() - 10 * MINUTE}
+        )
+
+    # Its first night was configured for 50 minutes later; nothing is due then any more.
+    night = await opened_as(moved, batch)
+
+    assert not night.is_late()
+    assert not night.may_be_last
+
+
+async def test_a_last_night_whose_run_is_cancelled_ends_the_binding(batch: Batch) -> None:
+    await batch.configure_past(max_runs=1, upstream_wait_duration="PT2M")
+    run = await batch.run_night()
+    refresh_token = (await batch.grant()).refresh_token
+    await end_run(run, Cancelled(message="Not tonight."))
+    async with get_client() as client:
+        await record_ended(await client.read_flow_run(run.id))
+
+    assert await batch.history() == {1: "SKIPPED"}
+    assert await batch.is_paused()
+    assert await batch.grant() is None
+    assert not await is_alive(refresh_token)

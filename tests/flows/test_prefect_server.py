@@ -282,8 +282,12 @@ async def test_no_events_are_emitted_of_the_variables_that_closes_keep_for_thems
     monkeypatch.setattr(clients, "PrefectServerEventsClient", clients.AssertingEventsClient)
     clients.AssertingEventsClient.reset()
     emit_no_events_of_own_variables()
-    own = [f"{kind}-{Binding(*ids).slug}" for kind in ("lock", "batch-close") for ids in IDS]
-    others = ["lock", "lock-door", "batch-close-hours", f"door-{own[0]}"]
+    own = [
+        f"{kind}-{Binding(*ids).slug}"
+        for kind in ("batch_close_lock", "batch-close")
+        for ids in IDS
+    ]
+    others = ["lock", "batch_close_lock-door", "batch-close-hours", f"door-{own[0]}"]
     for name in own + others:
         await getattr(variables, emitting)(Variable(id=uuid4(), name=name, value=1, tags=[]))
     told = [event for client in clients.AssertingEventsClient.all for event in client.events]

@@ -122,3 +122,27 @@ def test_the_time_is_a_plain_datetime_in_utc(passing: Passing) -> None:
 
     assert type(clock.now()) is datetime
     assert clock.now().tzinfo is UTC
+
+
+@pytest.mark.parametrize("took", [0.01, 3.0])
+def test_a_server_whose_clock_was_set_back_is_followed_at_the_next_quick_answer(
+    passing: Passing, took: float
+) -> None:
+    answer(passing, server_is_off_by=40)
+    passing.seconds += 10
+    asked_at = passing.seconds
+    said = SERVER + timedelta(seconds=asked_at - 1000)
+    passing.seconds += took
+    clock.compare(said, asked_at=asked_at)
+
+    assert -took - 0.001 <= ahead().total_seconds() <= 0
+
+
+def test_an_answer_that_was_only_slow_does_not_set_the_clock_back(passing: Passing) -> None:
+    answer(passing, took=0.1)
+    asked_at = passing.seconds
+    said = SERVER + timedelta(seconds=asked_at + 1 - 1000)
+    passing.seconds += 20
+    clock.compare(said, asked_at=asked_at)
+
+    assert abs(ahead() + timedelta(seconds=0.1)) < HARDLY

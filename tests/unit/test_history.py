@@ -19,6 +19,7 @@ from blocks.progress import MOST_NIGHTS, Context, Progress
 BINDING = Binding("acme", "eod")
 FIRST = datetime(2026, 11, 26, 22, tzinfo=UTC)
 DAY = timedelta(days=1)
+LONGEST_ID = "s" * SNAPSHOT_ID_BYTES
 VARIABLE_BYTES = 5_000  # prefect.types.MAX_VARIABLE_VALUE_LENGTH, of what orjson writes
 
 
@@ -172,17 +173,13 @@ def test_the_largest_context_fits_into_a_variable() -> None:
     context = Context(ended_at=FIRST.replace(microsecond=123456))
     for number in range(MOST_NIGHTS):
         moment = (FIRST + number * DAY).replace(microsecond=123456)
-        noted = {
-            "snapshot_id": "s" * SNAPSHOT_ID_BYTES,
-            "snapshot_at": moment,
-            "closing_at": moment,
-        }
+        noted = {"snapshot_id": LONGEST_ID, "snapshot_at": moment, "closing_at": moment}
         context, _ = context.noted(Progress(occurrence=moment, has_failed=True, **noted))
     last = LastBatch(
         batch_id=name,
         occurrence=FIRST + 9 * DAY,
         status="FAILED",
-        snapshot_id="s" * SNAPSHOT_ID_BYTES,
+        snapshot_id=LONGEST_ID,
         closed_at=FIRST,
         run=99_999,
         max_runs=100_000,
