@@ -106,7 +106,7 @@ async def _forget(client: PrefectClient, seen: StoredSecret) -> bool:
         if grant is None or not await _is_alone(client, seen):
             return True
         is_over = await grants.revoke(grant, await systems.oauth_server())
-        if is_over or clock.now() - seen.updated >= KEPT_AT_MOST:
+        if is_over or clock.now() - seen.updated >= KEPT_AT_MOST:  # it was tried for days
             await grants.delete(binding, patience=PATIENCE)
             logger.warning("The grant in %s had no deployment any more: forgotten.", seen.name)
         return is_over

@@ -136,6 +136,22 @@ async def delete(binding: Binding, *, patience: float | None = None) -> Grant | 
     return found.grant
 
 
+async def forget(binding: Binding, server: OAuthServer, *, patience: float | None = None) -> None:
+    """Revoke the binding's grant, as far as the server lets us, and delete it; none is fine.
+
+    In this order, so that whoever goes on after a kill finds it, and revokes it again. Raises
+    LockedError if somebody else has it for longer than `patience`, in seconds.
+    """
+    async with _only_writer(binding, patience):
+        try:
+            found = await document.read(binding)
+        except GrantMissingError:
+            return
+        await revoking.all_of(found.grant, server)
+        await found.remove()
+        _recent.pop(binding, None)
+
+
 async def complete(binding: Binding, server: OAuthServer) -> bool:
     """Note that the binding's configuration is done, and revoke what the stored grant has replaced.
 

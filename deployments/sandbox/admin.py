@@ -37,6 +37,7 @@ class Admin:
             Route("/sandbox/faults", self.queue_fault, methods=["POST"]),
             Route("/sandbox/faults", self.clear_faults, methods=["DELETE"]),
             Route("/sandbox/expire-access-tokens", self.expire_access_tokens, methods=["POST"]),
+            Route("/sandbox/live-grants", self.live_grants),
             Route("/sandbox/verdict", self.verdict),
             Route("/sandbox/closes", self.closes),
             Route("/sandbox/events", self.events),
@@ -69,6 +70,11 @@ class Admin:
         """Ends the life of every access token; refresh tokens go on working."""
         self._tokens.expire_access_tokens()
         return Response(status_code=204)
+
+    async def live_grants(self, request: Request) -> Response:
+        """How many grants of `?tenant=` are not revoked."""
+        tenant = request.query_params.get("tenant", "")
+        return JSONResponse({"live": self._tokens.live_grants(tenant)})
 
     async def verdict(self, _: Request) -> Response:
         """The counts so far."""

@@ -88,6 +88,10 @@ class SandboxClient:
         """Ends the life of every access token; refresh tokens go on working."""
         self._post("expire-access-tokens")
 
+    def live_grants(self, tenant_id: str) -> int:
+        """How many grants of the tenant are not revoked."""
+        return int(self._get("live-grants", {"tenant": tenant_id})["live"])
+
     def verdict(self) -> Verdict:
         """The counts so far."""
         return Verdict.model_validate(self._get("verdict"))
@@ -119,6 +123,6 @@ class SandboxClient:
         content = body.model_dump_json(by_alias=True) if body else None
         return self._http.post(path, content=content).raise_for_status()
 
-    def _get(self, path: str, query: Mapping[str, int] | None = None) -> dict[str, Any]:
+    def _get(self, path: str, query: Mapping[str, int | str] | None = None) -> dict[str, Any]:
         reply: dict[str, Any] = self._http.get(path, params=query).raise_for_status().json()
         return reply

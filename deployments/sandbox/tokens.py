@@ -1,7 +1,7 @@
 """The tokens that the OAuth server gave out: who holds them and whether they still work."""
 
 import secrets
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -60,6 +60,7 @@ class TokenStore:
         self._access_life = timedelta(seconds=settings.access_token_seconds)
         self._grace = timedelta(seconds=settings.grace_seconds)
         self._subjects: dict[str, str] = {}
+        self._grants: defaultdict[str, list[Grant]] = defaultdict(list)
         self._refresh: dict[str, _RefreshToken] = {}
         self._access: OrderedDict[str, _AccessToken] = OrderedDict()
 
@@ -104,6 +105,7 @@ class TokenStore:
         if tenant is None:
             raise UnknownTokenError
         grant = Grant(tenant)
+        self._grants[tenant].append(grant)
         return Issued(self._new_access_token(grant), self._new_refresh_token(grant))
 
     def refresh(self, token: str, *, rotate: bool = True, process: str | None = None) -> Issued:
@@ -137,6 +139,10 @@ class TokenStore:
         if token in self._refresh:
             self._refresh[token].grant.revoked = True
         self._access.pop(token, None)
+
+    def live_grants(self, tenant: str) -> int:
+        """How many grants of the tenant are not revoked."""
+        return sum(not grant.revoked for grant in self._grants.get(tenant, ()))
 
     def expire_access_tokens(self) -> None:
         """Ends the life of every access token given out so far."""

@@ -18,6 +18,7 @@ from tests.chaos import drawing, trials
 from tests.chaos.arena import LEASE, Arena, arena
 from tests.chaos.blows import TARGETS, Blow, Target
 from tests.chaos.judge import Finding
+from tests.chaos.leftovers import left_over
 from tests.chaos.rounds import Round
 from tests.chaos.systems import PATIENCE, save_impatient_blocks
 from tests.chaos.takeovers import went_on
@@ -65,6 +66,7 @@ class Campaign:
             installation.stack.run("prefect", "--no-prompt", "deploy", "--all")
             for number, size in enumerate(self._sizes()):
                 await self._round(installation, number, size)
+            self.wrong += [f"in the end: {it}" for it in await left_over()]
 
     def _sizes(self) -> Iterator[int]:
         for done in range(0, self.trials, ROUND):

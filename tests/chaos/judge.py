@@ -87,6 +87,8 @@ class Judge:
             wrong.append("no reason is recorded")
         if outcome.status == "CLOSED" and await _has_grant(trial):
             wrong.append("the grant was not forgotten after the last night")
+        if outcome.status == "CLOSED":
+            self._judge_grants(finding)
 
     def _judge_closes(self, finding: Finding, outcome: LastBatch) -> None:
         trial = finding.trial
@@ -101,6 +103,23 @@ class Judge:
         if closes and trial.first_run_at:
             due = trial.first_run_at + UPSTREAM_WAIT + REPLICATION_DELAY
             finding.late = closes[0].closed_at - due
+
+    def _judge_grants(self, finding: Finding) -> None:
+        """No grant lives on at the OAuth server, neither the last one nor any that it replaced.
+
+        Except as many as were given in vain: whose answer was lost, or whose worker died with it,
+        so that its journey exchanged once more.
+        """
+        trial = finding.trial
+        tenant = trial.binding.tenant_id
+        given = sum(
+            event.kind == "token.exchange" and event.tenant_id == tenant
+            for event in self._sandbox.events()
+            if event.status in {200, None}
+        )
+        live = self._sandbox.live_grants(tenant)
+        if live > max(0, given - trial.journeys):
+            finding.wrong.append(f"{live} of its grants live on, which nobody needs")
 
     def _judge_surprise(self, finding: Finding, recorded: context.Context) -> None:
         """A grant may be lost with a worker that is killed before it could store what rotated."""

@@ -112,10 +112,11 @@ class Round:
             replication_delay=REPLICATION_DELAY,
         )
         request = trial.request(first_run_at)
-        token = self._sandbox.subject_token(tenant)
-        trial.journey_id = await patiently(
-            partial(journeys.start, request, token), self._settled_within
-        )
+        for _ in range(trial.journeys):  # of two, the later one stands
+            token = self._sandbox.subject_token(tenant)
+            trial.journey_id = await patiently(
+                partial(journeys.start, request, token), self._settled_within
+            )
 
     def _arm(self, phase: str) -> None:
         """Lay the round's trap, if it is one for this phase."""

@@ -13,6 +13,9 @@ from tests.chaos.hardships import CLOSED, WIRE_FAULTS, Ending, WireFault
 UPSTREAM_WAIT = timedelta(seconds=8)
 REPLICATION_DELAY = timedelta(seconds=5)
 
+TWICE = 0.4
+"""How many of those whom only the blow meets are configured twice."""
+
 
 @dataclass
 class Trial:
@@ -25,6 +28,13 @@ class Trial:
     binding: Binding = field(default_factory=lambda: Binding(f"tenant-{uuid4().hex[:12]}", "eod"))
     first_run_at: datetime | None = None
     journey_id: UUID | None = None
+    is_configured_twice: bool = False
+    """Whether its caller asks twice, with two tokens: one grant takes the place of the other."""
+
+    @property
+    def journeys(self) -> int:
+        """How many configurations its caller asks for."""
+        return 2 if self.is_configured_twice else 1
 
     @property
     def name(self) -> str:
@@ -58,4 +68,7 @@ def draw(
     def fault() -> WireFault | None:
         return None if calm or chance.random() < 0.5 else chance.choice(WIRE_FAULTS)
 
-    return [Trial(blow, fault(), rotation) for _ in range(number)]
+    drawn = [Trial(blow, fault(), rotation) for _ in range(number)]
+    for trial in drawn:
+        trial.is_configured_twice = not calm and trial.fault is None and chance.random() < TWICE
+    return drawn

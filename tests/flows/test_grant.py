@@ -21,7 +21,8 @@ from blocks.lock import LockedError
 from blocks.oauth import GrantLostError, OAuthError, OAuthServer, Tokens
 from blocks.systems import oauth_server
 from deployments.sandbox.client import SandboxClient
-from tests.flows.batch import Batch
+from tests.flows.batch import Batch, is_alive
+from tests.flows.journeys import Killed
 
 
 @pytest.fixture
@@ -83,6 +84,22 @@ async def test_a_deleted_grant_is_returned_once_and_gone(binding: Binding, store
     assert await grant.delete(binding) is None
     with pytest.raises(GrantMissingError):
         await grant.load(binding)
+
+
+async def test_a_grant_is_forgotten_only_after_it_was_revoked(
+    binding: Binding, stored: Grant, server: OAuthServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as kill:
+        kill.setattr(OAuthServer, "revoke", Killed.at_once)
+        with pytest.raises(Killed):
+            await grant.forget(binding, server)
+    assert await grant.load(binding) == stored, "whoever goes on could not revoke it"
+
+    await grant.forget(binding, server)
+
+    assert await grant.find(binding) is None
+    assert not await is_alive(stored.refresh_token)
+    await grant.forget(binding, server)
 
 
 async def test_a_grant_that_is_not_there_cannot_be_refreshed(

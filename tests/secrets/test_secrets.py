@@ -20,6 +20,7 @@ from functools import partial
 from secrets import token_urlsafe
 from typing import Any
 from urllib.parse import quote_plus, urlsplit
+from uuid import UUID
 
 import httpx
 import pytest
@@ -36,15 +37,15 @@ from prefect.settings import (
     PREFECT_RESULTS_PERSIST_BY_DEFAULT,
     temporary_settings,
 )
-from prefect.states import Failed
+from prefect.states import Cancelled, Failed
 from pydantic import SecretStr
 
-from blocks import caller_token, clock, systems
+from blocks import caller_token, clock, secret_blocks, systems
 from blocks import context as contexts
 from blocks import grant as grants
 from blocks.binding import Binding
 from blocks.grant import Grant, document
-from blocks.oauth import OAuthServer
+from blocks.oauth import GrantLostError, OAuthServer
 from blocks.orders import OrdersApi
 from deployments import journeys
 from deployments.demo import create_work_pool
@@ -78,6 +79,7 @@ LOUD = {
     "PREFECT_LOGGING_LEVEL": "DEBUG",
     "PREFECT_SERVER_LOGGING_LEVEL": "DEBUG",
     "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "true",
+    "BATCH_CLOSE_SWEEP_SECONDS": "2",
 }
 
 QUOTING = {
@@ -224,6 +226,10 @@ class Stage:
     planted: dict[str, str] = field(default_factory=dict)
     """Canaries by the place in which the search must find them."""
     worker_log: bytes = b""
+    replaced: list[SecretStr] = field(default_factory=list)
+    """Refresh tokens that a configuration replaced whose worker was killed."""
+    callers_left: list[str] = field(default_factory=list)
+    """The blocks of callers' tokens that are left."""
     leaks: list[Leak] = field(default_factory=list)
     """All that the search found, canaries included."""
 
@@ -280,6 +286,7 @@ async def _live(stage: Stage, server: OAuthServer, key: ECKey) -> None:
     for course in COURSES:
         for fault in course.faults:
             stage.sandbox.fault(**fault.model_dump() | {"tenant_id": course.tenant})
+    await _kill_and_cancel(stage)
     await _configure(stage)
     # The nights authenticate with signed assertions, the configurations did with the secret.
     signing = {"token_endpoint_auth_method": "private_key_jwt", "signing_algorithm": "ES256"}
@@ -290,11 +297,51 @@ async def _live(stage: Stage, server: OAuthServer, key: ECKey) -> None:
     await _ask_for_too_much(stage)
     await _let_prefect_refuse(stage)
     await _nights(stage)
+    stage.callers_left = await _callers_left()
+
+
+async def _kill_and_cancel(stage: Stage) -> None:
+    """A worker dies between a grant and the one that it replaces; journeys are cancelled, deleted.
+
+    And an API dies between the hand-over of a token and the creation of its run.
+    """
+    worker, tenant = stage.installation.start_worker(), "replaced"
+    await _configure_one(stage, Course(tenant, [], "UNCONFIGURED"))
+    binding = Binding(tenant, BATCH)
+    stage.replaced.append((await grants.load(binding)).refresh_token)
+    stage.sandbox.fault("revoke", "reset_before", tenant_id=tenant, count=3)
+    journey = await _start(stage, tenant)
+    async with asyncio.timeout(60):
+        while (await grants.load(binding)).refresh_token == stage.replaced[0]:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    worker.kill()
+    async with get_client() as client:
+        await client.set_flow_run_state(await _start(stage, "cancelled"), Cancelled(), force=True)
+        await client.delete_flow_run(await _start(stage, "deleted"))
+    await caller_token.hand_over(SecretStr(stage.sandbox.subject_token("unbegun")))
+    stage.installation.start_worker()
+    async with asyncio.timeout(120):
+        while (await journeys.status(journey)).phase == "Running":  # noqa: ASYNC110
+            await asyncio.sleep(0.5)
+
+
+async def _start(stage: Stage, tenant: str) -> UUID:
+    request = _request(tenant, clock.now() + timedelta(hours=1))
+    return await journeys.start(request, stage.sandbox.subject_token(tenant))
+
+
+async def _callers_left() -> list[str]:
+    """The callers' tokens that are still stored when a worker has had the time to delete them."""
+    async with asyncio.timeout(caller_token.TAKEN_WITHIN.total_seconds() + 30):
+        while left := await secret_blocks.find_all(caller_token.PREFIX):
+            await asyncio.sleep(2)
+            if all(clock.now() - it.updated > timedelta(minutes=3) for it in left):
+                break
+    return [it.name for it in left]
 
 
 async def _configure(stage: Stage) -> None:
     await _configure_by_command_line(stage, "by-command-line")
-    stage.installation.start_worker()
     # One after the other: writers that meet on SQLite wait for each other in ever longer pauses.
     for course in COURSES:
         if course.tenant != "by-command-line":
@@ -326,7 +373,7 @@ async def _configure_by_command_line(stage: Stage, tenant: str) -> None:
         "max_runs": 1,
         "upstream_wait_duration": "PT1S",
         "replication_delay_duration": "PT1S",
-        "access_token_block": "my-token",
+        "access_token_block": "caller-my-token",
     }
     command = ("prefect", "deployment", "run", journeys.DEPLOYMENT)
     await run(*command, "--params", json.dumps(parameters))
@@ -418,7 +465,8 @@ def _blocks_refused() -> Iterator[None]:
         client: httpx.AsyncClient, request: httpx.Request, **options: Any
     ) -> httpx.Response:
         path = urlsplit(str(request.url)).path
-        if "/block_documents/" not in path or request.method not in {"POST", "PATCH"}:
+        is_read = path.endswith("/filter") or request.method not in {"POST", "PATCH"}
+        if "/block_documents/" not in path or is_read:
             return await send(client, request, **options)
         body = json.loads(request.content)
         quoted = {"exception_message": "Invalid request received.", "request_body": body}
@@ -490,6 +538,21 @@ def test_every_tenant_meets_what_was_in_store(stage: Stage, course: Course) -> N
 
 def test_no_run_succeeds_whose_tokens_prefect_does_not_store(stage: Stage) -> None:
     assert "Completed" not in {stage.ends["configure"][0], stage.ends["daily-close"][0]}
+
+
+def test_no_callers_token_is_left_after_kills_cancellations_and_deletions(stage: Stage) -> None:
+    assert not stage.callers_left
+
+
+async def test_no_grant_lives_that_a_configuration_replaced_whose_worker_was_killed(
+    stage: Stage,
+) -> None:
+    with temporary_settings({PREFECT_API_URL: stage.installation.api_url}):
+        server = await systems.oauth_server()
+        assert not (await grants.load(Binding("replaced", BATCH))).to_revoke
+        for token in stage.replaced:
+            with pytest.raises(GrantLostError):
+                await server.refresh(token)
 
 
 def test_libraries_logged_all_they_could(stage: Stage) -> None:

@@ -267,6 +267,17 @@ def test_a_signed_assertion_lets_the_client_in_once() -> None:
         assert answer("6", signer=ECKey.generate_key("P-256")) == "invalid_client"
 
 
+def test_the_operator_sees_how_many_grants_of_a_tenant_live(caller: Caller) -> None:
+    tenant = "who-counts"
+    tokens = [caller.exchange(tenant).json()["refresh_token"] for _ in range(3)]
+    assert caller.live_grants(tenant) == 3
+    caller.refresh(tokens[0])
+    assert caller.live_grants(tenant) == 3
+    caller.http.post("/oauth/revoke", data={"token": tokens[0]}, auth=caller.basic)
+    assert caller.live_grants(tenant) == 2
+    assert caller.live_grants("nobody") == 0
+
+
 # The Orders API
 
 
