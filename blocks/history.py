@@ -5,6 +5,7 @@ a tenant takes in Prefect's database would grow by the whole table every night.
 """
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -66,7 +67,7 @@ async def write(binding: Binding, history: History, nights: Iterable[LastBatch])
         return
     shown = {
         "data": json.dumps([as_row(night) for night in kept]),
-        "description": f"The nights of {binding}, the latest last.",
+        "description": f"The nights of {_as_it_is(str(binding))}, the latest last.",
     }
     async with get_client() as client:
         if history.artifact_id and await _is_changed(client, history.artifact_id, shown):
@@ -101,6 +102,14 @@ async def _read(keys: list[str]) -> dict[str, dict[str, Any]]:
 
 
 _together = Together(_read, most=50)
+
+
+def _as_it_is(text: str) -> str:
+    """The text with each punctuation mark escaped (CommonMark 2.4).
+
+    Prefect's UI shows a description as Markdown, and a name may hold anything: an image, for one.
+    """
+    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", text)
 
 
 def _run_id() -> str | None:

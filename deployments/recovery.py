@@ -28,6 +28,7 @@ from blocks.claim import Claim
 from blocks.lease import has_lease
 from blocks.lock import only_holder
 from blocks.proposals import EXECUTED, set_states
+from deployments.readable import is_unreadable
 
 AHEAD = timedelta(minutes=1)
 """How much earlier than its occurrence a run that was given back stands in the queue."""
@@ -86,8 +87,17 @@ async def _left(
     left: list[tuple[FlowRun, Claim]] = []
     living: dict[str, bool] = {}
     for run in await _unfinished(client, pool):
-        claim = await _claim_of(client, run)
-        if claim is None or is_held(run.id):
+        if is_held(run.id):
+            continue
+        try:
+            claim = await _claim_of(client, run)
+        except Exception as error:
+            if not is_unreadable(error):
+                raise
+            # Its former states hold what Prefect cannot tell of; the others go on all the same.
+            get_logger("recovery").warning("Nobody can tell whose run %s was.", run.name)
+            continue
+        if claim is None:
             continue
         if claim.process not in living:
             alive = claim.process != process and await has_lease(client, claim.process)

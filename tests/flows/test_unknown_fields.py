@@ -1,6 +1,7 @@
 """Unknown fields through a real Prefect server and back: what is accepted comes back equal."""
 
 import json
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,6 +21,10 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.variables import Variable
 
 from blocks import deployment
+from blocks.binding import Binding
+from deployments.http_api.app import create_app
+from deployments.http_api.paths import START
+from deployments.sandbox.client import SandboxClient
 from flows.admission import InvalidRequestError, parse_request
 from flows.configure import configure
 from flows.contract import DailyOrdersBatchCloseConfigRequest
@@ -121,6 +126,53 @@ async def test_what_prefect_reads_as_an_instruction_is_kept_as_it_came(
     async with get_client() as client:
         asked = await there_and_back(client, deployed[0], to_parameters(request, "block"))
     assert from_parameters(asked)["note"] == note
+
+
+@pytest.fixture
+async def http(configure_deployed: None) -> AsyncIterator[httpx.AsyncClient]:
+    app = httpx.ASGITransport(create_app(), raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=app, base_url="http://127.0.0.1") as client:
+        yield client
+
+
+SENT = {
+    '"ticket": 18446744073709551616': 202,
+    '"note": {"__prefect_kind": "jinja", "template": "{{ 7**12000000 % 10 }}"}': 202,
+    '"upstreamWaitDuration": null, "timeZone": null': 202,
+    '"x": ' + "[" * 32 + "]" * 32: 202,
+    '"x": ' + "[" * 199 + "]" * 199: 422,
+    '"x": ' + "[" * 600 + "]" * 600: 422,
+    '"x": ' + '{"a":' * 900 + "1" + "}" * 900: 422,
+    '"x": ' + "[" * 30_000 + "]" * 30_000: 422,
+    '"x": ' + "[" * 100_000 + "]" * 100_000: 413,
+    '"x": NaN': 422,
+    '"x": -1e400': 422,
+    r'"x": "\u0000"': 422,
+    r'"x": "\ud800"': 422,
+    r'"\ud800": 1': 422,
+    '"x": {"a": 1, "a": 2}': 422,
+    f'"x": {"1" * 4200}': 422,
+    f'"x": {"1" * 5000}': 400,
+    '"maxRuns": 18446744073709551616': 422,
+    '"maxRuns": 1e400': 422,
+    '"batchId": ".."': 422,
+    '"batchId": {"$ref": {"block_document_id": "5d0f6c2e-6a53-4b8e-9b11-2f1f5d0a7c41"}}': 422,
+    '"batchId": "{{ prefect.variables.secret }}"': 202,
+}
+
+
+@pytest.mark.parametrize("sent", SENT, ids=lambda sent: sent[:40])
+async def test_whatever_is_sent_is_taken_or_refused_and_prefect_still_lists_all(
+    http: httpx.AsyncClient, sandbox: SandboxClient, binding: Binding, sent: str
+) -> None:
+    rest = {name: value for name, value in REQUEST.items() if f'"{name}"' not in sent}
+    body = f"{json.dumps(rest | {'tenantId': binding.tenant_id})[:-1]}, {sent}}}"
+    token = sandbox.subject_token(binding.tenant_id)
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    answer = await http.post(START, content=body, headers=headers)
+    assert answer.status_code == SENT[sent], answer.text
+    async with get_client() as client:
+        assert await client.read_flow_runs() is not None
 
 
 async def test_a_deployment_that_prefect_cannot_tell_of_does_not_hide_the_others(

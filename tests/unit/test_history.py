@@ -199,3 +199,33 @@ def test_a_reason_is_one_line() -> None:
 def test_a_moment_without_an_offset_is_no_occurrence() -> None:
     with pytest.raises(ValidationError):
         LastBatch(batch_id="eod", occurrence=FIRST.replace(tzinfo=None), status="CLOSED")
+
+
+async def test_a_name_that_looks_like_markdown_is_shown_as_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shown: list[str] = []
+
+    class Client:
+        """Notes what is to be shown."""
+
+        async def __aenter__(self) -> Self:
+            return self
+
+        async def __aexit__(self, *_: object) -> None:
+            pass
+
+        async def request(self, *_: object, json: dict[str, str]) -> None:
+            """Note it."""
+            shown.append(json["description"])
+
+    async def nothing() -> None:
+        pass
+
+    monkeypatch.setattr(history, "get_client", Client)
+    monkeypatch.setattr(history, "require_lease", nothing)
+    image = Binding("![x](http://a.example/p.png)", "<b>`eod`</b>")
+    await history.write(image, History({}), [outcome("CLOSED")])
+
+    name = r"\!\[x\]\(http\:\/\/a\.example\/p\.png\)\/\<b\>\`eod\`\<\/b\>"
+    assert shown == [f"The nights of {name}, the latest last."]

@@ -1,14 +1,16 @@
 """Which runs are set aside, where Prefect's answers fail: those at fault, and only those."""
 
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 from uuid import UUID, uuid4
 
 import httpx
 import pytest
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun
+from prefect.states import Pending, Running
 
-from deployments import unreadable
+from blocks.claim import Claim
+from deployments import recovery, unreadable
 from deployments.readable import is_unreadable, read_readable
 from deployments.unreadable import set_aside_unreadable
 
@@ -90,6 +92,35 @@ async def test_a_trouble_of_prefects_that_passes_costs_no_run() -> None:
     prefect = Prefect(runs=20, poisoned=1, passing=True)
     assert await set_aside_unreadable(client(prefect), "pool") == []
     assert not prefect.changed + prefect.ended
+
+
+async def test_a_run_whose_former_states_cannot_be_read_does_not_keep_others_from_going_on() -> (
+    None
+):
+    left = Pending(message=str(Claim("worker", "0" * 32)))
+    runs = [FlowRun(id=uuid4(), flow_id=uuid4(), state=state) for state in (Running(), left)]
+
+    class Troubled(Prefect):
+        """Tells of the runs, and fails to tell of what they were before."""
+
+        async def read_flow_runs(self, **_: object) -> list[FlowRun]:
+            """Both."""
+            return runs
+
+        async def read_flow_run_states(self, _: UUID) -> NoReturn:
+            """It fails."""
+            request = httpx.Request("GET", "http://prefect.invalid")
+            response = httpx.Response(500, request=request)
+            raise httpx.HTTPStatusError("", request=request, response=response)
+
+    async def nobody_lives(*_: object) -> bool:
+        return False
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recovery, "has_lease", nobody_lives)
+        troubled = client(Troubled(runs=0, poisoned=0))
+        found = await recovery._left(troubled, "pool", "1" * 32, lambda _: False)  # noqa: SLF001
+    assert [run for run, _ in found] == runs[1:]
 
 
 @pytest.mark.parametrize(("status", "may_be"), [(500, True), (502, False), (503, False)])
