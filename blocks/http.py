@@ -3,6 +3,8 @@
 import asyncio
 import ipaddress
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from importlib.metadata import version
@@ -34,6 +36,9 @@ __all__ = [
 
 MAX_REPLY_SECONDS = 60.0
 """The longest a whole reply may take: httpx's own timeouts start anew with every byte received."""
+
+TICK_SECONDS = 0.5
+"""What a pause of this process takes from a time limit, however long it was."""
 
 ASKED_WITHIN = 3.0
 """Seconds in which Prefect has to tell that work goes on: a repeated refresh may not come late."""
@@ -83,6 +88,9 @@ async def send(
 ) -> Reply:
     """Send the request to an outside system and read its whole reply, in at most `within` seconds.
 
+    Only seconds count in which this process could act: where it stood still (SIGSTOP, a suspended
+    machine), what has arrived meanwhile is read first. It may be a rotated token.
+
     Nothing is sent for work that is not this process's own any more: see `blocks.ownership`.
 
     Raises:
@@ -96,13 +104,32 @@ async def send(
     request.headers["User-Agent"] = f"{USER_AGENT} (process {ownership.process_id()})"
     request.extensions = {**request.extensions, "trace": ownership.on_the_wire}
     try:
-        async with asyncio.timeout(within):
+        async with _timeout_while_awake(within):
             return await _send_and_read(request, shared_client(system))
     except TimeoutError:
         pass
     except httpx.DecodingError:  # of a transport that reads the reply by itself
         raise httpx.RemoteProtocolError("the reply cannot be decoded", request=request) from None
     raise httpx.ReadTimeout(f"no complete reply within {within:g} seconds", request=request)
+
+
+@asynccontextmanager
+async def _timeout_while_awake(seconds: float) -> AsyncIterator[None]:
+    """Raise TimeoutError after so many seconds; a pause of the process counts as one tick."""
+
+    async def expire(limit: asyncio.Timeout) -> None:
+        left = seconds
+        while left > 0:
+            await asyncio.sleep(min(left, TICK_SECONDS))
+            left -= TICK_SECONDS
+        limit.reschedule(asyncio.get_running_loop().time())
+
+    async with asyncio.timeout(None) as limit:
+        expiring = asyncio.create_task(expire(limit))
+        try:
+            yield
+        finally:
+            expiring.cancel()
 
 
 async def _require_ownership() -> None:

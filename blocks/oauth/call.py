@@ -54,14 +54,21 @@ class Timeouts:
 
     @property
     def whole(self) -> float:
-        """Seconds after which an attempt ends whatever it is doing, a dripping reply included."""
-        return 2 * (self.connect + self.read)
+        """Seconds after which an attempt ends whatever it is doing, a dripping reply included.
+
+        One `connect` is for a free place in the pool, one for the connection.
+        """
+        return 2 * self.connect + self.read
 
     def build(
         self, method: str, url: str, headers: dict[str, str], content: bytes | None = None
     ) -> httpx.Request:
-        """A request that httpx gives up on after these timeouts."""
-        timeout = httpx.Timeout(self.read, connect=self.connect, pool=self.connect)
+        """A request that httpx gives up on where it finds no connection in time.
+
+        For its answer the whole attempt's time is the limit: httpx would give up at once where the
+        process stood still, though the answer is there.
+        """
+        timeout = httpx.Timeout(None, connect=self.connect, pool=self.connect)
         return shared_client().build_request(
             method, url, headers=headers, content=content, timeout=timeout
         )

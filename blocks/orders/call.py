@@ -97,7 +97,7 @@ class Call:
         if not re.fullmatch("[!-~]+", token.get_secret_value()):
             happened = "was given an access token that no header can carry"
             raise OrdersUnauthorizedError(self.progress.operation, happened)
-        connect, read = self.settings.connect_timeout, self.settings.read_timeout
+        connect = self.settings.connect_timeout
         return shared_client().build_request(
             "POST",
             self.url,
@@ -107,5 +107,5 @@ class Call:
                 "Authorization": f"Bearer {token.get_secret_value()}",
                 "Idempotency-Key": self.key_header,
             },
-            timeout=httpx.Timeout(read, connect=connect, pool=connect),
+            timeout=httpx.Timeout(None, connect=connect, pool=connect),
         )

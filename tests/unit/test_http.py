@@ -1,6 +1,9 @@
 import asyncio
 import logging
+import time
 from datetime import UTC, datetime
+from functools import partial
+from threading import Thread
 
 import httpx
 import pytest
@@ -18,6 +21,7 @@ from blocks.http import (
     send,
     shared_client,
 )
+from blocks.oauth.call import Timeouts
 
 NOW = datetime(2026, 11, 23, 22, tzinfo=UTC)
 URL = "https://api.example.com/thing"
@@ -186,3 +190,41 @@ def test_a_token_may_travel_here(url):
 )
 def test_a_token_may_not_travel_here(url):
     assert not is_safe_url(url)
+
+
+async def answers_after(seconds, reader, writer):
+    await reader.readuntil(b"\r\n\r\n")
+    await asyncio.sleep(seconds)
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+    await writer.drain()
+
+
+@pytest.fixture
+def slow_server():
+    """A server in a thread of its own, which answers after 0.3 seconds."""
+    loop = asyncio.new_event_loop()
+    thread = Thread(target=loop.run_forever)
+    thread.start()
+    answer = partial(answers_after, 0.3)
+    starting = asyncio.run_coroutine_threadsafe(asyncio.start_server(answer, "127.0.0.1", 0), loop)
+    host, port = starting.result().sockets[0].getsockname()
+    yield f"http://{host}:{port}"
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+
+
+async def test_what_was_answered_while_the_process_stood_still_is_read(slow_server):
+    timeouts = Timeouts(connect=1, read=1)
+    asyncio.get_running_loop().call_later(0.1, time.sleep, 5)  # nothing runs meanwhile
+
+    reply = await send(timeouts.build("GET", slow_server, {}), within=timeouts.whole)
+
+    assert reply.json_object() == {}
+
+
+async def test_a_server_that_does_not_answer_is_given_up_in_time(slow_server):
+    began = time.monotonic()
+    with pytest.raises(httpx.ReadTimeout):
+        await send(Timeouts(connect=1, read=1).build("GET", slow_server, {}), within=0.1)
+    assert time.monotonic() - began < 0.3
