@@ -3,6 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Any
 
+from anyio import CancelScope
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.client.schemas.schedules import RRuleSchedule
@@ -226,7 +227,9 @@ async def _obtain_grant(binding: Binding, access_token_block: str) -> None:
     """Exchange and store, unless this journey has done so before a crash."""
     stored = await grants.find(binding)
     if not stored or not stored.journey_id or stored.journey_id != _journey_id():
-        await _exchange_and_store(binding, access_token_block)
+        # Whoever cancels the journey now would leave a grant at the OAuth server that nobody has.
+        with CancelScope(shield=True):
+            await _exchange_and_store(binding, access_token_block)
     await caller_token.withdraw(access_token_block)
 
 

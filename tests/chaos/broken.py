@@ -170,7 +170,24 @@ DEAD_AFTER_OUTAGE = BrokenBuild(
     ),
     "the grant is lost",
 )
+FORGETS_REPLACED = BrokenBuild(
+    "forgets which grant a new one has replaced",
+    (Change("blocks/grant/use.py", "revoke=revoke_replaced)", "revoke=False)"),),
+    ("--trials", "10", "--seed", "11"),
+    "of its grants live on",
+)
+KEEPS_TOKENS = BrokenBuild(
+    "keeps callers' tokens",
+    (
+        Change("blocks/caller_token.py", "return await discard(name)", "return"),
+        Change("deployments/unneeded_tokens.py", "await secret_blocks.delete(it.id)", "pass"),
+    ),
+    ("--trials", "2", "--only", "worker: after exchange"),
+    "holds a caller's token",
+)
 BUILDS = (
+    FORGETS_REPLACED,
+    KEEPS_TOKENS,
     STORES_LATE,
     RANDOM_KEYS,
     SLEEPS,

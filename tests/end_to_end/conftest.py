@@ -30,6 +30,8 @@ SETTINGS = {
     "PREFECT_SERVER_LOGGING_LEVEL": "INFO",
     # Events are counted where they are stored, and the last ones are by default 5 seconds later.
     "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL": "1",
+    # A worker's look for tokens that nobody needs is no part of what is counted.
+    "BATCH_CLOSE_SWEEP_SECONDS": "600",
 }
 
 
