@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from weakref import WeakKeyDictionary
@@ -13,7 +13,7 @@ from cachetools import LRUCache
 from prefect.logging import get_logger
 from pydantic import SecretStr
 
-from blocks import clock, lock, ownership
+from blocks import clock, lock
 from blocks.binding import Binding
 from blocks.grant import document, revoking
 from blocks.grant.model import Grant, GrantError, GrantMissingError, has_enough_life
@@ -82,7 +82,7 @@ async def refresh(
     Raises what OAuthServer.refresh raises. The stored grant stays as it is then, except that a
     token refused for good is marked, and refused here from then on without asking the server.
     """
-    async with _only_writer(binding), _turn(server):
+    async with _only_writer(binding, is_once_only=True), _turn(server):
         # Read after both: what is stored when its turn has come is what is sent.
         found = await document.read(binding)
         if unless and unless(found.grant):
@@ -197,9 +197,13 @@ async def _revoke_if_possible(binding: Binding, server: OAuthServer) -> None:
 
 
 def _only_writer(
-    binding: Binding, patience: float | None = None
+    binding: Binding, patience: float | None = None, *, is_once_only: bool = False
 ) -> AbstractAsyncContextManager[None]:
-    return lock.only_holder(f"lock-{binding.slug}", patience=patience)
+    return lock.only_holder(_lock_of(binding), patience=patience, is_once_only=is_once_only)
+
+
+def _lock_of(binding: Binding) -> str:
+    return f"lock-{binding.slug}"
 
 
 def _turn(server: OAuthServer) -> asyncio.Semaphore:
@@ -227,14 +231,22 @@ async def _keep(found: document.Document, fresh: Grant) -> None:
     """Store what a refresh gave, even if this process was given up while it waited for the answer.
 
     Nobody else has this token. If the one that it replaces is still stored, nobody has refreshed
-    meanwhile, and whoever goes on with the night needs it.
+    meanwhile, and whoever goes on with the night needs it. So it is tried for as long as Prefect
+    may be away.
     """
     try:
         await found.overwrite(fresh)
     except OwnershipLostError:
-        with ownership.working(None):
-            async with _only_writer(found.binding):
-                stored = await document.read(found.binding)
-                if stored.grant.refresh_token == found.grant.refresh_token:
-                    await stored.overwrite(fresh.with_duties_of(stored.grant))
+        for pause in (0, *document.STORE_PAUSES):
+            await asyncio.sleep(pause)
+            with suppress(httpx.HTTPError, OwnershipUnknownError, LockedError, OwnershipLostError):
+                await _rescue(found, fresh)
+                break
         raise
+
+
+async def _rescue(found: document.Document, fresh: Grant) -> None:
+    async with lock.still_holder(_lock_of(found.binding)):
+        stored = await document.read(found.binding)
+        if stored.grant.refresh_token == found.grant.refresh_token:
+            await stored.overwrite(fresh.with_duties_of(stored.grant))

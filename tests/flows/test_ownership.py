@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from typing import Any
 from uuid import uuid4
 
 import httpx
@@ -26,7 +27,11 @@ from blocks.lease import (
 from blocks.lock import Holder, LockedError
 from blocks.oauth import OAuthServer, Tokens
 from blocks.ownership import Work
+from blocks.process import Process
 from tests.flows.batch import Batch, is_alive
+
+ELSEWHERE = Process(id=uuid4().hex, name="worker", machine="another", pid=7, seconds=60)
+"""A process that has no lease, on a machine that this one cannot look into."""
 
 CANCELLED: State[None] = Cancelled()
 SUSPENDED: State[None] = State(
@@ -176,9 +181,9 @@ async def test_a_lock_whose_holder_has_no_lease_is_taken_over_at_once(
     client: PrefectClient, me: Me
 ) -> None:
     name = f"lock-{uuid4().hex}"
-    left = Holder(process=uuid4().hex, attempt="1")
+    left = Holder(process=ELSEWHERE, attempt="1")
     await client.create_variable(
-        VariableCreate(name=f"batch_close_{name}", value=left.model_dump())
+        VariableCreate(name=f"batch_close_{name}", value=left.model_dump(mode="json"))
     )
 
     async with asyncio.timeout(5), lock.only_holder(name):
@@ -190,9 +195,9 @@ async def test_a_lock_whose_holder_lives_is_not_taken_over_however_silent_it_is(
 ) -> None:
     name = f"lock-{uuid4().hex}"
     async with Lease("worker").kept() as other:
-        held = Holder(process=other.process.id, attempt="1")
+        held = Holder(process=other.process, attempt="1")
         await client.create_variable(
-            VariableCreate(name=f"batch_close_{name}", value=held.model_dump())
+            VariableCreate(name=f"batch_close_{name}", value=held.model_dump(mode="json"))
         )
 
         with pytest.raises(LockedError, match="somebody who lives"):
@@ -204,9 +209,9 @@ async def test_a_lock_that_a_lost_answer_left_to_this_process_is_taken_by_it(
     client: PrefectClient, me: Me
 ) -> None:
     name = f"lock-{uuid4().hex}"
-    left = Holder(process=me.lease.process.id, attempt="whose answer was lost")
+    left = Holder(process=me.lease.process, attempt="whose answer was lost")
     await client.create_variable(
-        VariableCreate(name=f"batch_close_{name}", value=left.model_dump())
+        VariableCreate(name=f"batch_close_{name}", value=left.model_dump(mode="json"))
     )
 
     async with asyncio.timeout(5), lock.only_holder(name):
@@ -219,6 +224,68 @@ async def test_two_runs_of_one_process_exclude_each_other(me: Me) -> None:
         with pytest.raises(LockedError):
             async with lock.only_holder(name, patience=1):
                 pass
+
+
+async def test_a_lock_under_which_a_token_is_spent_outlives_the_lease_of_who_may_only_be_frozen(
+    client: PrefectClient, me: Me, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"lock-{uuid4().hex}"
+    left = Holder(process=ELSEWHERE, attempt="1", is_once_only=True)
+    await client.create_variable(
+        VariableCreate(name=f"batch_close_{name}", value=left.model_dump(mode="json"))
+    )
+    with pytest.raises(LockedError):
+        async with lock.only_holder(name, patience=1):
+            pass
+
+    later = clock.now() + timedelta(seconds=lock.ONCE_ONLY_LEASES * ELSEWHERE.seconds)
+    monkeypatch.setattr(clock, "now", lambda: later)
+    async with asyncio.timeout(5), lock.only_holder(name):
+        pass
+
+
+async def test_the_same_lock_of_a_process_that_is_seen_to_be_gone_is_taken_over_at_once(
+    client: PrefectClient, me: Me
+) -> None:
+    name = f"lock-{uuid4().hex}"
+    ended = await asyncio.create_subprocess_exec("sleep", "0")
+    await ended.wait()
+    gone = me.lease.process.model_copy(update={"id": uuid4().hex, "pid": ended.pid})
+    left = Holder(process=gone, attempt="1", is_once_only=True)
+    await client.create_variable(
+        VariableCreate(name=f"batch_close_{name}", value=left.model_dump(mode="json"))
+    )
+
+    async with asyncio.timeout(5), lock.only_holder(name):
+        pass
+
+
+async def test_who_was_given_up_while_a_token_came_still_holds_its_lock_and_stores_the_token(
+    me: Me, batch: Batch, stored: Grant, server: OAuthServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send, waiting = http.send, []
+
+    async def another_process() -> Grant:
+        with ownership.working(None):
+            return await grant.refresh(batch.binding, server, unless=lambda it: it != stored)
+
+    async def frozen(request: httpx.Request, **options: Any) -> http.Reply:
+        reply = await send(request, **options)
+        if not waiting:
+            await me.is_given_up()
+            waiting.append(asyncio.create_task(another_process()))
+            await asyncio.sleep(2)
+        return reply
+
+    monkeypatch.setattr("blocks.oauth.call.send", frozen)
+    with pytest.raises(OwnershipLostError):
+        await grant.refresh(batch.binding, server)
+    found = await waiting[0]
+
+    assert len(batch.requests("token.refresh")) == 1
+    assert found.refresh_token != stored.refresh_token
+    with ownership.working(None):
+        assert await is_alive(found.refresh_token)
 
 
 async def test_a_refresh_that_queued_for_its_turn_sends_what_is_stored_by_then(
@@ -343,7 +410,7 @@ async def test_variables_that_only_look_like_leases_and_locks_are_left_alone(
     for name in others:
         await client.create_variable(VariableCreate(name=name, value={"office": "Berlin"}))
     try:
-        assert {p.name for p in (await read_leases(client)).values()} <= {"worker"}
+        assert not {p.name for p in (await read_leases(client)).values()} & {"unreadable"}
         async with lock.only_holder("recovery"), lock.only_holder(others[-1]):
             pass
         for name in others:
