@@ -200,7 +200,7 @@ async def _steps(
     """The steps of the configuration in their order."""
     await _refuse_superseded(binding)
     if await _is_over(binding):
-        return await prepare_config_outcome(request)
+        return DailyOrdersBatchCloseConfigOutcome.of(request)
     await _obtain_grant(binding, access_token_block)
     try:
         await _schedule(binding, request)
