@@ -8,9 +8,10 @@ from prefect.client.orchestration import get_client
 from blocks import caller_token, clock, secret_blocks
 from blocks import grant as grants
 from blocks.binding import Binding
-from deployments.sweep import GRANTS_EVERY, sweep_seconds
+from deployments.sweep import GRANTS_EVERY
 from deployments.unfinished_journeys import read_unfinished, tokens_named
 from tests.chaos.patience import patiently
+from tests.chaos.systems import SWEEP_SECONDS
 
 SLACK = timedelta(minutes=1)
 """For looks that take their time on a busy machine."""
@@ -18,7 +19,7 @@ SLACK = timedelta(minutes=1)
 
 async def left_over() -> list[str]:
     """What is left though a worker has had the time to delete it, as soon as that can be told."""
-    looks = timedelta(seconds=sweep_seconds() * (GRANTS_EVERY + 1))
+    looks = timedelta(seconds=SWEEP_SECONDS * (GRANTS_EVERY + 1))
     until = clock.now() + max(caller_token.TAKEN_WITHIN, looks) + SLACK
     while left := await patiently(_look):
         if clock.now() > until:

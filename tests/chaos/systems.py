@@ -5,7 +5,11 @@ from blocks.oauth import OAuthServer
 from blocks.orders import OrdersApi
 from deployments.sandbox.settings import SandboxSettings
 
+SWEEP_SECONDS = 10.0
+"""How often each worker looks for tokens that nobody needs."""
+
 SETTINGS = {
+    "BATCH_CLOSE_SWEEP_SECONDS": f"{SWEEP_SECONDS:g}",
     # Nothing here has automations, and SQLite has less to do without their bookkeeping.
     "PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED": "false",
     "BATCH_CLOSE_SHORTEST_INTERVAL": "PT5S",
