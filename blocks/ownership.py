@@ -71,6 +71,12 @@ def current() -> Work | None:
     return _work.get()
 
 
+def of_process() -> Work | None:
+    """The work under way without its run: what is done for several runs is no one's of them."""
+    work = _work.get()
+    return Work(work.lease) if work else None
+
+
 def process_id() -> str:
     """The id under which this work is done, or else this process's."""
     work = _work.get()

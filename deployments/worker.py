@@ -19,7 +19,13 @@ import anyio
 import anyio.abc
 import httpx
 from cachetools import LRUCache
-from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.responses import WorkerFlowRunResponse
 from prefect.flows import Flow
 from prefect.settings import (
@@ -151,6 +157,7 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
             return
         try:
             await self._recover()
+            await self._notice_cancelling()
         except (Exception, OwnershipLostError) as trouble:  # noqa: BLE001  (there is a next time)
             kind = type(trouble).__name__
             self._logger.warning("Runs that were left are not looked for now (%s).", kind)
@@ -210,6 +217,17 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
             is_held = self._held_lately.__contains__
             await recover(self.client, self._work_pool_name, lease.process.id, is_held)
         self._has_recovered = True
+
+    async def _notice_cancelling(self) -> None:
+        """Cancel what somebody cancelled: Prefect's own observer is deaf after a long outage."""
+        if not self._executing:
+            return
+        kinds = FlowRunFilterStateType(any_=[StateType.CANCELLING])
+        wanted = FlowRunFilter(
+            id=FlowRunFilterId(any_=[*self._executing]), state=FlowRunFilterState(type=kinds)
+        )
+        for run in await self.client.read_flow_runs(flow_run_filter=wanted):
+            await self._cancel_run(run.id)
 
     async def _record_stopped(self) -> None:
         stopped = StoppedRuns()

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
+from blocks import ownership
 from blocks.oauth.errors import OAuthError, ServerUnavailableError
 
 FAILURE_KEPT_FOR = 5.0
@@ -62,7 +63,9 @@ class SharedFetches(Generic[Fetched]):
             raise failure.with_traceback(None)
         task = known.under_way.get(name)
         if task is None:
-            task = known.under_way[name] = asyncio.create_task(fetch())
+            # No run's own: others wait for it, and go on where that one is cancelled.
+            with ownership.working(ownership.of_process()):
+                task = known.under_way[name] = asyncio.create_task(fetch())
             task.add_done_callback(partial(_done, known, name, loop))
         await asyncio.wait([task], timeout=within)
         if not task.done():

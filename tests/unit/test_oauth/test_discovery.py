@@ -1,13 +1,18 @@
 import asyncio
 import logging
 from datetime import timedelta
+from uuid import uuid4
 
 import httpx
 import pytest
 from pydantic import SecretStr
 
+from blocks import ownership
+from blocks.lease import Lease
 from blocks.oauth import DiscoveryFailedError, InsecureUrlError, ServerUnavailableError, discovery
 from blocks.oauth.metadata import locations
+from blocks.oauth.shared_fetch import SharedFetches
+from blocks.ownership import Work
 
 ISSUER = "https://auth.example.com/realms/orders"
 OAUTH_PATH = "/.well-known/oauth-authorization-server/realms/orders"
@@ -300,3 +305,16 @@ async def test_configured_endpoints_win_over_discovered_ones(make_server, wire):
     )
     await server.revoke(SecretStr("stored"))
     assert own.called
+
+
+async def test_what_is_fetched_for_several_runs_is_no_ones_of_them() -> None:
+    works: list[Work | None] = []
+
+    async def fetch() -> None:
+        works.append(ownership.current())
+
+    lease = Lease("worker")
+    with ownership.working(Work(lease, uuid4())):
+        await SharedFetches[None]().get("issuer", fetch)
+
+    assert works == [Work(lease)]
