@@ -59,3 +59,9 @@ def test_a_name_never_changes(pair: tuple[str, str]) -> None:
 )
 def test_names_are_readable_and_stay_what_they_were(ids: tuple[str, str], slug: str) -> None:
     assert Binding(*ids).slug == slug
+
+
+def test_a_binding_found_by_its_slug_is_stored_under_the_same_names() -> None:
+    real = Binding("Käse & Co", "eod")
+    assert Binding.stored_as(real.slug).slug == real.slug
+    assert Binding.stored_as(real.slug) != real
