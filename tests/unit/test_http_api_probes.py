@@ -11,6 +11,7 @@ from blocks.oauth import OAuthServer
 from blocks.prefect_refusal import CREDENTIALS, FORBIDDEN, UNREADABLE, why_prefect_refuses
 from deployments.http_api import probes
 from deployments.http_api.app import create_app
+from deployments.http_api.refusals import PREFECT_AWAY
 
 BLOCK = "/api/block_types/slug/oauth-server/block_documents/name/orders-batch"
 
@@ -91,7 +92,7 @@ async def test_what_may_pass_by_itself_is_told_as_being_away(error: Exception) -
     async with Prefect(error).client() as client:
         answer = await client.get("/readyz")
     assert answer.status_code == 503
-    assert "try again soon" in answer.json()["detail"]
+    assert answer.json()["detail"] == PREFECT_AWAY
     assert answer.headers["Retry-After"]
 
 
