@@ -1,4 +1,4 @@
-"""Runs whose deployment somebody deleted in Prefect: nobody can claim them any more, so they end."""
+"""Runs whose deployment somebody deleted in Prefect: nobody can claim them, so they end."""
 
 from collections.abc import Sequence
 from typing import Any

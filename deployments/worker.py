@@ -11,30 +11,19 @@ it like any other:
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
 import anyio
 import anyio.abc
-import httpx
-from cachetools import LRUCache
-from prefect.client.schemas.filters import (
-    FlowRunFilter,
-    FlowRunFilterId,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-)
-from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import WorkerFlowRunResponse
-from prefect.flows import Flow
 from prefect.settings import (
     PREFECT_WORKER_CANCELLATION_POLL_SECONDS,
     PREFECT_WORKER_ENABLE_CANCELLATION,
     PREFECT_WORKER_QUERY_SECONDS,
     temporary_settings,
 )
-from prefect.states import Crashed
 from prefect.workers.base import (
     BaseJobConfiguration,
     BaseVariables,
@@ -42,28 +31,23 @@ from prefect.workers.base import (
     BaseWorkerResult,
 )
 
-from blocks import clock, ownership
+from blocks import ownership
 from blocks.claim import Claim
-from blocks.lease import Lease, OwnershipLostError, OwnershipUnknownError
+from blocks.lease import Lease, OwnershipLostError
 from blocks.ownership import Work
 from blocks.places import Places
 from blocks.prefect_refusal import refusal_logged, why_prefect_refuses
 from blocks.process import lease_seconds
-from blocks.proposals import AT_ONCE
-from deployments.claims import claim, show_as_running
 from deployments.doors import warn_of_open_doors
 from deployments.due import DueMoments
-from deployments.engine import end_cancelled, execute
-from deployments.loading import CannotLoadError, LoadedFlows
+from deployments.execution import Execution, Executions
 from deployments.prefect_client import shared_prefect_client
+from deployments.queue import Queue
 from deployments.readable import is_unreadable
-from deployments.recovery import give_back, recover
+from deployments.recovery import recover
 from deployments.stopped import LOOK_SECONDS, StoppedRuns
 from deployments.sweep import Sweep, sweep_seconds
-from deployments.undeployed import end_undeployed
 from deployments.unreadable import set_aside_unreadable
-from flows.unopened import record_unstarted
-from flows.waiting import PREFECT_TROUBLE
 
 RUNS_AT_ONCE = 32
 """Unless `--limit` says otherwise. Many more at once only drown the Prefect API's database."""
@@ -76,28 +60,6 @@ HEARS_OF_CANCELLING = {
 
 HEARTBEAT_SECONDS = 10
 """How often a worker shows itself in Prefect's UI, and looks for runs that were left."""
-
-SLOW_AFTER = 4.0
-"""Seconds after which a run that goes on is shown as Running."""
-
-INTERRUPTIONS = 3
-"""How often a run is given back that is interrupted by what has nothing to do with Prefect."""
-
-MOST_ASKED_FOR = 200
-"""As many runs as Prefect's API tells of at once."""
-
-AWAY = (httpx.HTTPError, OwnershipUnknownError)
-"""What Prefect's API being away looks like."""
-
-
-@dataclass
-class Execution:
-    """A run that this process has claimed, until its end or its next wait."""
-
-    run: FlowRun
-    work: Work
-    claim: Claim
-    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
 
 
 class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerResult]):
@@ -113,18 +75,13 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
         options["heartbeat_interval_seconds"] = HEARTBEAT_SECONDS
         super().__init__(work_pool_name, **options)
         lease_seconds()  # refused now, rather than each time that one is begun
-        self._batch = min(limit or RUNS_AT_ONCE, AT_ONCE)
         self._places = Places(limit or RUNS_AT_ONCE)
         self._due = DueMoments()
-        self._flows = LoadedFlows()
+        self._queue = Queue(work_pool_name, self._work_queues, limit or RUNS_AT_ONCE)
+        self._executions = Executions(self._places, self._due, self._logger)
         self._lease: Lease | None = None
-        self._executing: dict[UUID, Execution] = {}
-        self._held_lately: set[UUID] = set()
-        self._claiming: set[UUID] = set()
-        self._unclaimed: set[UUID] = set()
         self._has_recovered = False
         self._setting_aside = anyio.Lock()
-        self._interrupted: LRUCache[UUID, int] = LRUCache(1_000)
 
     async def setup(self) -> None:
         """Prepare the worker, and the one API client that all its runs share."""
@@ -134,6 +91,7 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
         # Outlives the runs: what is handed over at the end is this process's until then.
         await self._exit_stack.enter_async_context(self._leased())
         await super().setup()
+        self._executions.observer = self._cancelling_observer
         self._runs.start_soon(self._serve)
         self._runs.start_soon(self._record_stopped)
         self._runs.start_soon(self._sweep)
@@ -157,7 +115,7 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
             return
         try:
             await self._recover()
-            await self._notice_cancelling()
+            await self._executions.notice_cancelling(self.client)
         except (Exception, OwnershipLostError) as trouble:  # noqa: BLE001  (there is a next time)
             kind = type(trouble).__name__
             self._logger.warning("Runs that were left are not looked for now (%s).", kind)
@@ -197,37 +155,25 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
                 async with Lease(self.name).kept() as self._lease:
                     first.set()
                     await self._lease.lost.wait()
-                    self._drop_what_was_claimed(under=self._lease)
+                    self._executions.drop(under=self._lease)
             except (Exception, OwnershipLostError) as error:  # noqa: BLE001  (it is tried again)
                 self._logger.warning("No lease is given (%s).", type(error).__name__)
                 await asyncio.sleep(1)
             self._lease = None
 
-    def _drop_what_was_claimed(self, *, under: Lease) -> None:
-        for execution in self._executing.values():
-            if execution.work.lease is under:
-                execution.scope.cancel()
-
     async def _recover(self) -> None:
         if (lease := self._lease) is None:
             return
-        # Grows with every run that is claimed while Prefect answers how things stood a while ago.
-        self._held_lately = self._claiming | set(self._executing)
+        # What is claimed while Prefect answers how things stood a while ago was not left either.
+        held = {*self._executions.run_ids, *self._queue.claiming}
+        self._queue.claimed_lately = claimed_lately = set[UUID]()
         with ownership.working(Work(lease)):
-            is_held = self._held_lately.__contains__
+
+            def is_held(run_id: UUID) -> bool:
+                return run_id in held or run_id in claimed_lately
+
             await recover(self.client, self._work_pool_name, lease.process.id, is_held)
         self._has_recovered = True
-
-    async def _notice_cancelling(self) -> None:
-        """Cancel what somebody cancelled: Prefect's own observer is deaf after a long outage."""
-        if not self._executing:
-            return
-        kinds = FlowRunFilterStateType(any_=[StateType.CANCELLING])
-        wanted = FlowRunFilter(
-            id=FlowRunFilterId(any_=[*self._executing]), state=FlowRunFilterState(type=kinds)
-        )
-        for run in await self.client.read_flow_runs(flow_run_filter=wanted):
-            await self._cancel_run(run.id)
 
     async def _record_stopped(self) -> None:
         stopped = StoppedRuns()
@@ -301,7 +247,7 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
                 await anyio.sleep(1)
                 continue
             for execution in claimed:
-                self._runs.start_soon(self._carry_out, execution)
+                self._runs.start_soon(self._executions.carry_out, execution, self.client)
             if claimed:
                 async with self._places.one():
                     pass  # all those before have one
@@ -309,151 +255,13 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
                 await self._due.wait(at_most=PREFECT_WORKER_QUERY_SECONDS.value())
 
     async def _claim_due(self) -> list[Execution]:
-        """Claim runs that are due, if any are.
-
-        Prefect is asked right before which they are: it leaves out those of a paused work pool or
-        queue, and what exceeds their limits.
-        """
         lease = self._lease
         if lease is None or not self._has_recovered:  # what was left behind has waited longest
             return []
-        found = await self._find_due()
-        # From before they are claimed, or they would seem to have been left behind.
-        self._claiming = {run.id for run in found}
-        self._held_lately |= self._claiming
-        try:
-            mark = Claim(self.name, lease.process.id)
-            # What is claimed while the worker is told to stop has to be given back.
-            with anyio.CancelScope(shield=True), ownership.working(Work(lease)):
-                claimed = await claim(self.client, found, mark)
-        finally:
-            self._claiming = set()
-        with ownership.working(Work(lease)):
-            await self._end_what_nobody_can_claim(found, claimed)
-        return [self._hold(run, Work(lease, run.id), mark) for run in claimed]
-
-    async def _end_what_nobody_can_claim(
-        self, tried: list[FlowRun], claimed: list[FlowRun]
-    ) -> None:
-        """End what was due twice and could not be claimed, if its deployment was deleted.
-
-        Once is nothing: another worker may have been quicker.
-        """
-        left = {run.id for run in tried} - {run.id for run in claimed}
-        again = [run for run in tried if run.id in left & self._unclaimed]
-        self._unclaimed |= left
-        if again:
-            with suppress(*AWAY):  # what was claimed has to be executed
-                await end_undeployed(self.client, again)
-
-    async def _find_due(self) -> list[FlowRun]:
-        """The runs that are due, no more than can be claimed; those first that never failed to be.
-
-        What cannot be claimed stays at the head of Prefect's queue: it is asked for besides.
-        """
-        due = await self._read_due(min(self._batch + len(self._unclaimed), MOST_ASKED_FOR))
-        self._unclaimed &= {run.id for run in due}
-        due = [run for run in due if run.id not in self._executing]
-        return sorted(due, key=lambda run: run.id in self._unclaimed)[: self._batch]
-
-    async def _read_due(self, most: int) -> list[FlowRun]:
-        # Not with the client's own function, which asks for 200 at a time.
-        answer = await self.client.request(
-            "POST",
-            "/work_pools/{name}/get_scheduled_flow_runs",
-            path_params={"name": self._work_pool_name},
-            json={
-                "work_queue_names": list(self._work_queues) or None,
-                "scheduled_before": clock.now().isoformat(),
-                "limit": most,
-            },
-        )
-        return [run.flow_run for run in WorkerFlowRunResponse.model_validate_list(answer.json())]
-
-    async def _carry_out(self, execution: Execution) -> None:
-        """Execute a run that was claimed, up to its end or its next wait."""
-        self._runs.start_soon(self._show_if_slow, execution)
-        try:
-            await self._execute(execution)
-        except OwnershipLostError as lost:
-            self._logger.info("Run %s is left: %s", execution.run.name, lost)
-        except Exception as error:
-            # It is given back at the next look for what was left.
-            self._logger.exception("Run %s was interrupted.", execution.run.name)
-            if not isinstance(error, PREFECT_TROUBLE):
-                await self._end_if_hopeless(execution, type(error).__name__)
-
-    async def _execute(self, execution: Execution) -> None:
-        run, flow = execution.run, None
-        try:
-            with execution.scope:
-                async with self._places.one():
-                    with ownership.working(execution.work):
-                        if flow := await self._load(run):
-                            await self._execute_flow(flow, run)
-        except anyio.get_cancelled_exc_class():
-            with (
-                anyio.CancelScope(shield=True),
-                suppress(*AWAY, OwnershipLostError),
-                ownership.working(execution.work),
-            ):
-                await give_back(self.client, run, "its worker was stopped")
-            raise
-        finally:
-            self._let_go(run.id)
-        if execution.scope.cancel_called and not execution.work.lease.is_lost:
-            with ownership.working(Work(execution.work.lease)):
-                await end_cancelled(flow, run, self.client)
-
-    async def _end_if_hopeless(self, execution: Execution, kind: str) -> None:
-        """End a run that is interrupted each time: it would be begun again for ever."""
-        run, lease = execution.run, execution.work.lease
-        self._interrupted[run.id] = times = self._interrupted.get(run.id, 0) + 1
-        if times < INTERRUPTIONS or lease.is_lost:
-            return
-        with suppress(*PREFECT_TROUBLE, OwnershipLostError), ownership.working(Work(lease)):
-            await self._end_unexecuted(run, f"{kind} interrupted it {times} times: see the log.")
-
-    async def _end_unexecuted(self, run: FlowRun, why: str) -> None:
-        crashed: State[None] = Crashed(message=why)
-        await record_unstarted(run, why)
-        await self.client.set_flow_run_state(run.id, crashed, force=True)
-
-    async def _execute_flow(self, flow: Flow[..., Any], run: FlowRun) -> None:
-        await execute(flow, run, self.client)
-        if run.state and run.state.is_scheduled() and run.state.state_details.scheduled_time:
-            self._due.add([run.state.state_details.scheduled_time])
-
-    async def _show_if_slow(self, execution: Execution) -> None:
-        await anyio.sleep(SLOW_AFTER)
-        if self._executing.get(execution.run.id) is not execution:
-            return
-        try:
-            with ownership.working(execution.work):
-                await show_as_running(self.client, execution.run, execution.claim)
-        except (*AWAY, OwnershipLostError, ValueError) as error:
-            self._logger.warning("%s is not shown (%s).", execution.run.name, type(error).__name__)
-
-    def _hold(self, run: FlowRun, work: Work, mark: Claim) -> Execution:
-        self._executing[run.id] = execution = Execution(run, work, mark)
-        if self._cancelling_observer:
-            self._cancelling_observer.add_in_flight_flow_run_id(run.id)
-        return execution
-
-    def _let_go(self, run_id: UUID) -> None:
-        del self._executing[run_id]
-        if self._cancelling_observer:
-            self._cancelling_observer.remove_in_flight_flow_run_id(run_id)
+        mark = Claim(self.name, lease.process.id)
+        claimed = await self._queue.claim(self.client, lease, mark, self._executions.run_ids)
+        return [self._executions.hold(run, Work(lease, run.id), mark) for run in claimed]
 
     async def _cancel_run(self, flow_run_id: UUID) -> None:
         # Prefect tells every worker of the pool; it is this one's run if it is executed here.
-        if execution := self._executing.get(flow_run_id):
-            execution.scope.cancel()
-
-    async def _load(self, flow_run: FlowRun) -> Flow[..., Any] | None:
-        try:
-            return await self._flows.of(flow_run)
-        except CannotLoadError as error:
-            self._logger.exception("The flow of run %s cannot be loaded.", flow_run.name)
-            await self._end_unexecuted(flow_run, str(error))
-            return None
+        self._executions.cancel(flow_run_id)

@@ -105,7 +105,7 @@ NOT_FENCED = BrokenBuild(
             "    if work := _work.get():\n        await work.lease.require()\n",
             "    return\n",
         ),
-        Change("deployments/worker.py", "if execution.work.lease is under:", "if False:"),
+        Change("deployments/execution.py", "if execution.work.lease is under:", "if False:"),
     ),
     (
         *("--trials", "4", "--workers", "2", "--longest", "2"),

