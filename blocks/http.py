@@ -3,11 +3,13 @@
 import asyncio
 import ipaddress
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from importlib.metadata import version
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import httpx
@@ -36,6 +38,13 @@ __all__ = [
 
 MAX_REPLY_SECONDS = 60.0
 """The longest a whole reply may take: httpx's own timeouts start anew with every byte received."""
+
+ANSWER_WITHIN = "answer_within"
+"""In a request's extensions: seconds for the whole reply, from when the request has been sent.
+
+Not httpx's own limit, which gives up at once where the process stood still, though the reply is
+there.
+"""
 
 TICK_SECONDS = 0.5
 """What a pause of this process takes from a time limit, however long it was."""
@@ -88,6 +97,8 @@ async def send(
 ) -> Reply:
     """Send the request to an outside system and read its whole reply, in at most `within` seconds.
 
+    Once it has been sent, the seconds of its extension ANSWER_WITHIN are left, if it has that.
+
     Only seconds count in which this process could act: where it stood still (SIGSTOP, a suspended
     machine), what has arrived meanwhile is read first. It may be a rotated token.
 
@@ -102,30 +113,46 @@ async def send(
     """
     await _require_ownership()
     request.headers["User-Agent"] = f"{USER_AGENT} (process {ownership.process_id()})"
-    request.extensions = {**request.extensions, "trace": ownership.on_the_wire}
+    limit = _Limit(within)
+    answer_within = request.extensions.get(ANSWER_WITHIN)
+
+    async def on_the_wire(event: str, about: Mapping[str, Any]) -> None:
+        await ownership.on_the_wire(event, about)
+        if answer_within and event.endswith("send_request_body.complete"):
+            limit.left = answer_within
+
+    request.extensions = {**request.extensions, "trace": on_the_wire}
     try:
-        async with _timeout_while_awake(within):
+        async with _timeout_while_awake(limit):
             return await _send_and_read(request, shared_client(system))
     except TimeoutError:
         pass
     except httpx.DecodingError:  # of a transport that reads the reply by itself
         raise httpx.RemoteProtocolError("the reply cannot be decoded", request=request) from None
-    raise httpx.ReadTimeout(f"no complete reply within {within:g} seconds", request=request)
+    seconds = answer_within or within
+    raise httpx.ReadTimeout(f"no complete reply within {seconds:g} seconds", request=request)
+
+
+@dataclass
+class _Limit:
+    """Seconds that are left, of those in which this process can act."""
+
+    left: float
 
 
 @asynccontextmanager
-async def _timeout_while_awake(seconds: float) -> AsyncIterator[None]:
-    """Raise TimeoutError after so many seconds; a pause of the process counts as one tick."""
+async def _timeout_while_awake(limit: _Limit) -> AsyncIterator[None]:
+    """Raise TimeoutError once no seconds are left; a pause of the process counts as one tick."""
 
-    async def expire(limit: asyncio.Timeout) -> None:
-        left = seconds
-        while left > 0:
-            await asyncio.sleep(min(left, TICK_SECONDS))
-            left -= TICK_SECONDS
-        limit.reschedule(asyncio.get_running_loop().time())
+    async def expire(ending: asyncio.Timeout) -> None:
+        while limit.left > 0:
+            tick = min(limit.left, TICK_SECONDS)
+            await asyncio.sleep(tick)
+            limit.left -= tick
+        ending.reschedule(asyncio.get_running_loop().time())
 
-    async with asyncio.timeout(None) as limit:
-        expiring = asyncio.create_task(expire(limit))
+    async with asyncio.timeout(None) as ending:
+        expiring = asyncio.create_task(expire(ending))
         try:
             yield
         finally:

@@ -10,7 +10,7 @@ import httpx
 from prefect.logging import get_logger
 
 from blocks import clock
-from blocks.http import Reply, send, shared_client
+from blocks.http import ANSWER_WITHIN, Reply, send, shared_client
 from blocks.lease import OwnershipUnknownError
 from blocks.oauth.errors import OAuthError, TransientOAuthError
 from blocks.oauth.operations import Operation
@@ -54,23 +54,20 @@ class Timeouts:
 
     @property
     def whole(self) -> float:
-        """Seconds after which an attempt ends whatever it is doing, a dripping reply included.
-
-        One `connect` is for a free place in the pool, one for the connection.
-        """
+        """Seconds after which an attempt ends: for a place in the pool, a connection, the reply."""
         return 2 * self.connect + self.read
 
     def build(
         self, method: str, url: str, headers: dict[str, str], content: bytes | None = None
     ) -> httpx.Request:
-        """A request that httpx gives up on where it finds no connection in time.
-
-        For its answer the whole attempt's time is the limit: httpx would give up at once where the
-        process stood still, though the answer is there.
-        """
-        timeout = httpx.Timeout(None, connect=self.connect, pool=self.connect)
+        """A request that is given up after these timeouts."""
         return shared_client().build_request(
-            method, url, headers=headers, content=content, timeout=timeout
+            method,
+            url,
+            headers=headers,
+            content=content,
+            timeout=httpx.Timeout(None, connect=self.connect, pool=self.connect),
+            extensions={ANSWER_WITHIN: self.read},
         )
 
 

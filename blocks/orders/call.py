@@ -9,7 +9,7 @@ import httpx
 from prefect.logging import get_logger
 from pydantic import SecretStr
 
-from blocks.http import Reply, ReplyTooLargeError, send, shared_client
+from blocks.http import ANSWER_WITHIN, Reply, ReplyTooLargeError, send, shared_client
 from blocks.orders.errors import (
     OrdersError,
     OrdersReplyTooLargeError,
@@ -97,7 +97,7 @@ class Call:
         if not re.fullmatch("[!-~]+", token.get_secret_value()):
             happened = "was given an access token that no header can carry"
             raise OrdersUnauthorizedError(self.progress.operation, happened)
-        connect = self.settings.connect_timeout
+        connect, read = self.settings.connect_timeout, self.settings.read_timeout
         return shared_client().build_request(
             "POST",
             self.url,
@@ -108,4 +108,5 @@ class Call:
                 "Idempotency-Key": self.key_header,
             },
             timeout=httpx.Timeout(None, connect=connect, pool=connect),
+            extensions={ANSWER_WITHIN: read},
         )

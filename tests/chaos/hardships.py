@@ -54,7 +54,11 @@ def _of_exchanges() -> list[WireFault]:
         WireFault("exchange: reply lost", at, "reset_after"),
         WireFault("exchange: connection reset", at, "reset_before"),
         WireFault(
-            "exchange: refused", at, "status", REFUSED, details=_refusal(400, "invalid_request")
+            "exchange: refused",
+            at,
+            "status",
+            REFUSED,
+            details=FOR_GOOD | _refusal(400, "invalid_request"),
         ),
         WireFault("exchange: no refresh token", at, "no_refresh_token", REFUSED, details=FOR_GOOD),
         WireFault("exchange: redirect", at, "redirect", REFUSED, details=FOR_GOOD),
