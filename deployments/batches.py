@@ -6,7 +6,6 @@
 An extension of the seed, which only starts journeys.
 """
 
-import asyncio
 from datetime import datetime
 from typing import Self
 
@@ -27,7 +26,7 @@ from flows.requests import read_request
 from flows.unopened import record_instead
 
 REVOCATION_SECONDS = 5.0
-"""The grant is forgotten by then: whoever ends a binding need not wait for a slow OAuth server."""
+"""Whoever ends a binding need not wait for longer than this for a slow OAuth server."""
 
 logger = get_logger("batches")
 
@@ -139,15 +138,10 @@ async def end(binding: Binding, *, patience: float | None = None) -> None:
         # before; a request that is under way at the moment may still be answered.
         await deployment.pause(binding)
         stopped = await deployment.cancel_begun(binding)
-        grant = await grants.delete(binding, patience=patience)
+        await grants.forget(binding, server, patience=patience, within=REVOCATION_SECONDS)
         for run in stopped:
             await record_instead(run, "SKIPPED", deployment.ENDED)
         await deployment.delete(binding)
-        try:
-            async with asyncio.timeout(REVOCATION_SECONDS):
-                await grants.revoke(grant, server)
-        except TimeoutError:
-            logger.warning("The grant of %s was not revoked in time: it runs out.", binding)
 
 
 def unknown(binding: Binding) -> UnknownBatchError:

@@ -136,18 +136,33 @@ async def delete(binding: Binding, *, patience: float | None = None) -> Grant | 
     return found.grant
 
 
-async def forget(binding: Binding, server: OAuthServer, *, patience: float | None = None) -> None:
+async def forget(
+    binding: Binding,
+    server: OAuthServer,
+    *,
+    patience: float | None = None,
+    within: float | None = None,
+) -> None:
     """Revoke the binding's grant, as far as the server lets us, and delete it; none is fine.
 
-    In this order, so that whoever goes on after a kill finds it, and revokes it again. Raises
-    LockedError if somebody else has it for longer than `patience`, in seconds.
+    In this order, so that whoever goes on after a kill finds it, and revokes it again.
+
+    Args:
+        binding: Whose grant.
+        server: What has given it.
+        patience: Seconds to wait for somebody else who has it; LockedError is raised after that.
+        within: Seconds to wait for the server, if not as long as it takes.
     """
     async with _only_writer(binding, patience):
         try:
             found = await document.read(binding)
         except GrantMissingError:
             return
-        await revoking.all_of(found.grant, server)
+        try:
+            async with asyncio.timeout(within):
+                await revoking.all_of(found.grant, server)
+        except TimeoutError:
+            logger.warning("The grant of %s was not revoked in time: it runs out.", binding)
         await found.remove()
         _recent.pop(binding, None)
 
