@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID, uuid4, uuid5
 
 from cachetools import LRUCache
 from prefect.client.orchestration import PrefectClient, get_client
@@ -81,7 +81,8 @@ async def propose(state: State[Any], run: FlowRun) -> State[Any]:
     async with get_client() as client:
         if not is_beside_others():
             return await propose_state(client, state, flow_run_id=run.id)
-        transition = uuid4()
+        # The same each time: one whose answer was lost is known again by it.
+        transition = uuid5(run.id, f"{state.name}: {state.message}")
         states = await set_states(client, [run.id], state, EXECUTED, transition=transition)
         return states.get(run.id) or await _state_after_lost_answer(client, transition, run)
 

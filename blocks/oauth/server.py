@@ -18,6 +18,7 @@ from blocks.oauth.errors import (
     CallerRefusedError,
     DiscoveryFailedError,
     OAuthError,
+    ReplyLostError,
     TenantMismatchError,
 )
 from blocks.oauth.keys import KeySource
@@ -161,7 +162,13 @@ class OAuthServer(Connection, Block):
         form: Form = [("token", token), ("token_type_hint", "access_token")]
         read = partial(_json_object, operation=INTROSPECTION)
         async with introspection.turn(url):
-            claims = await self._ask(INTROSPECTION, url, form, read, patience=0)
+            try:
+                claims = await self._ask(INTROSPECTION, url, form, read, patience=0)
+            except ReplyLostError as lost:
+                if lost.status is not None:
+                    raise
+                # A connection that broke says nothing of the server: many are closed when idle.
+                claims = await self._ask(INTROSPECTION, url, form, read, patience=0)
         if claims.get("active") is not True:
             raise CallerRefusedError("The access token is not, or no longer, valid.")
         refuse_other_kinds(claims)
