@@ -12,7 +12,7 @@ SAID = {
     401: "No access token, or one that is not good (RFC 6750).",
     403: "The access token is not this tenant's.",
     404: "There is no such thing, or not for this caller.",
-    409: "The journey is still running.",
+    409: "The journey is still running, or the batch is being configured or closed: try again.",
     413: "The body is larger than 64 KiB.",
     415: "The body is not application/json.",
     422: "A field is at fault, or the Idempotency-Key was used for another request.",
@@ -95,7 +95,7 @@ OPERATIONS: dict[str, dict[str, Any]] = {
     "endBatch": {
         "operation_id": "dailyOrdersBatchClose_endBatch",
         "summary": "Extension: end a configured batch",
-        "refused": (401, 404, 503),
+        "refused": (401, 404, 409, 503),
     },
     "getHealth": {"operation_id": "getHealth", "summary": "The process lives"},
     "getReadiness": {"operation_id": "getReadiness", "summary": "It can serve", "refused": (503,)},

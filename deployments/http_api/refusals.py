@@ -19,7 +19,13 @@ from blocks.oauth import CallerRefusedError, OAuthError
 from blocks.prefect_refusal import why_prefect_refuses
 from blocks.systems import NotSavedError
 from deployments.batches import UnknownBatchError
-from deployments.http_api.problems import Fault, ProblemError, unauthorized, unavailable
+from deployments.http_api.problems import (
+    RETRY_AFTER,
+    Fault,
+    ProblemError,
+    unauthorized,
+    unavailable,
+)
 from deployments.journey import JourneyError, JourneyRunningError, UnknownJourneyError
 from deployments.journeys import KeyReusedError
 from flows.admission import InvalidRequestError
@@ -115,8 +121,10 @@ PROBLEMS: dict[type[Exception], Callable[[Any], ProblemError]] = {
     NotSavedError: lambda error: unavailable(str(error)),
     OAuthError: lambda _: unavailable("Callers cannot be verified at the moment."),
     NightError: lambda error: unavailable(str(error)),
-    LockedError: lambda _: unavailable(
-        "The batch is being configured or closed at the moment: try again in a minute."
+    LockedError: lambda _: ProblemError(
+        HTTPStatus.CONFLICT,
+        "The batch is being configured or closed at the moment: try again in a minute.",
+        headers={"Retry-After": RETRY_AFTER},
     ),
     CallerTokenError: lambda _: unavailable(PREFECT_AWAY),
     httpx.HTTPError: _prefect,
