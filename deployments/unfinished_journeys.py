@@ -18,20 +18,23 @@ async def read_unfinished(client: PrefectClient) -> list[dict[str, Any]]:
 
     Raises httpx.HTTPError where Prefect does not tell: then nothing is known of what is needed.
     """
-    found: list[dict[str, Any]] = []
+    found: dict[str, dict[str, Any]] = {}
     while True:
+        # Without those found already, and not from the next one on: where one ends meanwhile, the
+        # others move up, and one that lives would be on no page.
         wanted = {
             "flows": {"name": {"any_": [FLOW]}},
-            "flow_runs": {"state": {"type": {"any_": _UNFINISHED}}},
-            "sort": "ID_DESC",
+            "flow_runs": {
+                "state": {"type": {"any_": _UNFINISHED}},
+                "id": {"not_any_": list(found)},
+            },
             "limit": PAGE,
-            "offset": len(found),
         }
         # As they come: somebody may have made one that cannot be read as it should be.
         page = (await client.request("POST", "/flow_runs/filter", json=wanted)).json()
-        found += [run["parameters"] for run in page]
+        found |= {run["id"]: run["parameters"] for run in page}
         if len(page) < PAGE:
-            return found
+            return list(found.values())
 
 
 def tokens_named(parameters: list[dict[str, Any]]) -> set[object]:
