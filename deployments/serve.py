@@ -62,17 +62,22 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m deployments.serve", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on")
     parser.add_argument("--port", type=int, default=8080)
+    parser.add_argument(
+        "--unverified",
+        action="store_true",
+        help="serve whoever can reach the port, where the OAuth Server block verifies no callers",
+    )
     options = parser.parse_args()
     # uvicorn shuts down in order and then raises the signal again: this makes it exit code 0.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
     try:
         if PREFECT_API_URL.value():
-            return _serve(options.host, options.port)
+            return _serve(options)
         with _embedded() as installation:
             print(f"Prefect UI: {installation.ui_url}, {installation.how_to_log_in}")  # noqa: T201
             print(f"Tokens: {installation.sandbox_url}/sandbox/subject-tokens")  # noqa: T201
-            return _serve(options.host, options.port)
+            return _serve(options)
     except (StackError, systems.NotSavedError) as error:
         print(error, file=sys.stderr)  # noqa: T201
     except httpx.HTTPError as error:
@@ -81,7 +86,8 @@ def main() -> int:
     return 1
 
 
-def _serve(host: str, port: int) -> int:
+def _serve(options: argparse.Namespace) -> int:
+    host, port = options.host, options.port
     if not _is_loopback(host):
         server = asyncio.run(systems.oauth_server())
         if server.caller_verification == "none":
@@ -92,7 +98,8 @@ def _serve(host: str, port: int) -> int:
             )
             return 1
     print(f"Journeys API: http://{host}:{port}/docs", flush=True)  # noqa: T201
-    server_for(create_app(), host, port).run()
+    app = create_app(serves_unverified=options.unverified)
+    server_for(app, host, port).run()
     return 0
 
 

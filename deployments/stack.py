@@ -201,8 +201,8 @@ def stack(home: Path, **settings: str) -> Iterator[Stack]:
     `settings` are more environment variables for all its processes.
     """
     port, secret = free_port(), auth_string(home)
-    # The operator's own server may have another one.
-    outer = {it: os.environ[it] for it in os.environ if it != "PREFECT_SERVER_API_AUTH_STRING"}
+    # Nothing of the operator's own Prefect: neither its database nor its keys, nor who may enter.
+    outer = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     environment = outer | {
         "PREFECT_HOME": str(home),
         "PREFECT_PROFILES_PATH": str(home / "profiles.toml"),

@@ -13,11 +13,16 @@ from deployments.http_api.board import Board
 from deployments.http_api.callers import Callers, saved_server
 
 
-def create_app(load: Callable[[], Awaitable[OAuthServer]] = saved_server) -> FastAPI:
+def create_app(
+    load: Callable[[], Awaitable[OAuthServer]] = saved_server, *, serves_unverified: bool = False
+) -> FastAPI:
     """The Journeys API on the Prefect that the settings name (PREFECT_API_URL).
 
     Args:
         load: Where the OAuth Server block comes from.
+        serves_unverified: Whether callers are served from this machine where the block verifies
+            none. Whoever can reach this port is one then: a proxy that says nothing of itself, a
+            forwarded port, another user of the machine.
     """
     app = FastAPIOffline(  # `/docs` needs nothing from elsewhere
         version=version("daily-orders-batch-close"),
@@ -25,7 +30,7 @@ def create_app(load: Callable[[], Awaitable[OAuthServer]] = saved_server) -> Fas
         docs_url="/docs",
         redoc_url=None,
     )
-    app.state.callers = Callers(load)
+    app.state.callers = Callers(load, serves_unverified=serves_unverified)
     app.state.readiness = probes.Readiness(app.state.callers.check)
     app.state.board = Board()
     app.state.stopping = asyncio.Event()

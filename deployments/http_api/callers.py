@@ -19,10 +19,18 @@ from blocks.oauth.shared_fetch import SharedFetches
 from deployments.http_api.memory import Memory
 from deployments.http_api.prefect import prefect_at_hand
 from deployments.http_api.problems import Fault, ProblemError, unauthorized
-from deployments.own_token import holds_token
+from deployments.own_token import TokenFinder
+
+UNVERIFIED = (
+    "Callers are not verified: set caller_verification in the OAuth Server block. To try it on this"
+    " machine alone, start the API with --unverified."
+)
 
 BELIEVED_FOR = 15.0
 """Seconds for which a token that was verified is believed: how long a revoked one still works."""
+
+LONGEST_SEARCHED = 4096
+"""Characters of a query that are searched for the token: no operation has a query at all."""
 
 _PROXIES = re.compile(
     "forwarded|x-(original-)?forwarded.*|via|x-real-ip|x-client-ip|x-original-(host|url)|"
@@ -48,8 +56,10 @@ class Callers:
     def __init__(
         self,
         load: Callable[[], Awaitable[OAuthServer]] = saved_server,
+        *,
+        serves_unverified: bool = False,
     ) -> None:
-        self._load = load
+        self._load, self._serves_unverified = load, serves_unverified
         self._callers: Memory[str, Caller] = Memory(10_000)
         self._verifying: SharedFetches[Caller] = SharedFetches()
 
@@ -58,6 +68,8 @@ class Callers:
         server = await self._load()
         if server.caller_verification == "none":
             require_loopback(request)
+            if not self._serves_unverified:
+                raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, UNVERIFIED)
         # Not the token itself: a memory of tokens would be worth stealing.
         shown = f"{server.caller_verification} {token.get_secret_value()}"
         key = hashlib.sha256(shown.encode()).hexdigest()
@@ -100,14 +112,9 @@ def presented(request: Request, credentials: Credentials) -> SecretStr:
 
     Nor is there one where the URL has one, too (RFC 6750 2.3): it may have been logged on its way.
     """
+    if "access_token" in request.query_params:
+        raise _in_url()
     token = credentials.credentials if credentials else ""
-    query = request.url.query
-    if "access_token" in request.query_params or (query and holds_token(query, token)):
-        raise unauthorized(
-            "Send your access token in the Authorization header only: one in a URL ends up in logs,"
-            " so have it revoked.",
-            error="invalid_request",
-        )
     if not token:
         raise unauthorized("Send your access token as `Authorization: Bearer ...`.")
     if not _B64TOKEN.fullmatch(token):
@@ -119,12 +126,27 @@ Token = Annotated[SecretStr, Depends(presented)]
 
 
 async def identified(request: Request, token: Token) -> Caller:
-    """The caller of the request."""
+    """The caller of the request; raises ProblemError, 401, where the URL has their token.
+
+    Under whatever name it is there. It is looked for in a request of a known caller only, because
+    searching takes the time of all callers.
+    """
     callers: Callers = request.app.state.callers
-    return await callers.identify(request, token)
+    caller = await callers.identify(request, token)
+    if TokenFinder(token).is_in(request.url.query[:LONGEST_SEARCHED]):
+        raise _in_url()
+    return caller
 
 
 Identified = Annotated[Caller, Depends(identified)]
+
+
+def _in_url() -> ProblemError:
+    return unauthorized(
+        "Send your access token in the Authorization header only: one in a URL ends up in logs,"
+        " so have it revoked.",
+        error="invalid_request",
+    )
 
 
 def require_tenant(caller: Caller, tenant_id: object) -> None:

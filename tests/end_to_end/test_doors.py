@@ -163,6 +163,8 @@ async def test_an_older_database_keeps_its_key_until_that_is_changed_by_its_comm
     (command,) = re.findall(
         r"^python (-m deployments\.prefect_server\.rotate_key)$", SECURITY, re.MULTILINE
     )
+    with started(tmp_path) as running, pytest.raises(StackError, match="Stop the Prefect server"):
+        running.run(*command.split())
     with stack(tmp_path) as running:
         assert "1 blocks" in running.run(*command.split())
     with started(tmp_path) as running:
@@ -172,6 +174,14 @@ async def test_an_older_database_keeps_its_key_until_that_is_changed_by_its_comm
             database.execute("SELECT * FROM configuration WHERE key LIKE 'ENC%'").fetchall() == []
         )
     assert (tmp_path / KEYS_FILE).stat().st_mode & 0o777 == 0o600
+
+
+async def test_nothing_of_the_operators_own_prefect_reaches_what_is_only_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_DATABASE_CONNECTION_URL", "sqlite+aiosqlite:////precious.db")
+    with stack(tmp_path) as running:
+        assert "precious" not in str(running.environment)
 
 
 async def test_a_server_whose_key_was_lost_does_not_start_and_says_why(tmp_path: Path) -> None:

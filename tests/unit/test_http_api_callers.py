@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from hashlib import shake_256
 
 import httpx
 import pytest
@@ -12,10 +14,12 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from blocks.oauth import OAuthServer, introspection
 from deployments.http_api.app import create_app
+from deployments.own_token import TokenFinder
 
 START = "/api/v1/journeys/daily-orders-batch-close/start"
 STATUS = "/api/v1/journeys/00000000-0000-0000-0000-000000000000"
 TOKEN = "eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJodHRwczovL2F1dGguZXhhbXBsZS5jb20ifQ.kC4n4rY-s1Gn4tUr3_zZ9q"
+LONG_TOKEN = TOKEN + shake_256(b"canary").hexdigest(2000)
 WANTED = {
     "tenantId": "acme",
     "batchId": "eod",
@@ -33,7 +37,7 @@ async def client_of(server: OAuthServer, **options) -> AsyncIterator[httpx.Async
     async def load() -> OAuthServer:
         return server
 
-    transport = httpx.ASGITransport(create_app(load), **options)
+    transport = httpx.ASGITransport(create_app(load, serves_unverified=True), **options)
     async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
         yield client
 
@@ -101,7 +105,7 @@ async def test_unverified_callers_are_not_served_through_a_proxy(unverified, hea
 
 
 async def test_unverified_callers_are_not_served_through_a_proxy_that_says_nothing_of_itself():
-    app = create_app(lambda: asyncio.sleep(0, OAuthServer(**PLACE)))
+    app = create_app(lambda: asyncio.sleep(0, OAuthServer(**PLACE)), serves_unverified=True)
 
     async def in_http_1_0(scope, receive, send):
         await app({**scope, "http_version": "1.0"}, receive, send)
@@ -118,6 +122,14 @@ async def test_unverified_callers_are_not_served_through_a_proxy_that_says_nothi
 async def test_unverified_callers_are_served_on_the_same_machine_only(peer, status):
     async with client_of(OAuthServer(**PLACE), client=(peer, 1)) as client:
         assert (await client.post(START, headers=bearer("anybody"))).status_code == status
+
+
+async def test_unverified_callers_are_served_only_where_somebody_has_asked_for_that():
+    transport = httpx.ASGITransport(create_app(lambda: asyncio.sleep(0, OAuthServer(**PLACE))))
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+        answer = await client.post(START, headers=bearer("anybody"))
+    assert answer.status_code == 503
+    assert "--unverified" in answer.json()["detail"]
 
 
 async def test_verified_callers_may_come_through_a_proxy(verified, issuer):
@@ -144,6 +156,37 @@ async def test_a_token_in_the_url_is_refused_and_not_shown(unverified, caplog, q
         it.getMessage() for it in caplog.records if not it.name.startswith(("httpx", "httpcore"))
     ]
     assert not shows_a_piece("\n".join(ours))
+
+
+async def test_who_is_not_known_has_no_query_searched_at_length(verified, issuer, monkeypatch):
+    issuer.respond(json={"active": False})
+    searched = []
+    monkeypatch.setattr(TokenFinder, "is_in", lambda _, text: searched.append(text))
+    answer = await verified.get(f"{STATUS}?{'a=b&' * 5000}", headers=bearer(LONG_TOKEN))
+    assert answer.status_code == 401
+    assert searched == []
+
+
+@pytest.mark.parametrize("query", [f"a={'x' * 30_000}", "%25252541" * 3000])
+async def test_a_long_query_of_a_known_caller_takes_nobodys_time(query):
+    seconds = []
+    async with client_of(OAuthServer(**PLACE)) as client:
+        for _ in range(3):  # the best of three: the machine may be busy
+            began = time.process_time()
+            answer = await client.post(f"{START}?{query}", headers=bearer(LONG_TOKEN))
+            seconds.append(time.process_time() - began)
+    assert answer.status_code == 415
+    assert min(seconds) < 0.05
+
+
+async def test_a_key_that_is_far_too_long_is_not_searched(unverified, monkeypatch):
+    searched = []
+    monkeypatch.setattr("deployments.journeys.refuse_own_token", lambda *_: None)
+    monkeypatch.setattr(TokenFinder, "is_in", lambda _, text: searched.append(text))
+    headers = {**bearer(LONG_TOKEN), "Idempotency-Key": "k" * 20_000}
+    answer = await unverified.post(START, json=WANTED, headers=headers)
+    assert answer.status_code == 400
+    assert not [text for text in searched if text.startswith("k")]
 
 
 @pytest.mark.parametrize(
