@@ -29,7 +29,7 @@ UNVERIFIED = (
 BELIEVED_FOR = 15.0
 """Seconds for which a token that was verified is believed: how long a revoked one still works."""
 
-LONGEST_SEARCHED = 4096
+LONGEST_SEARCHED = 2048
 """Characters of a query that are searched for the token: no operation has a query at all."""
 
 _PROXIES = re.compile(

@@ -8,7 +8,7 @@ from fastapi import Header
 from pydantic import SecretStr
 
 from deployments.http_api.problems import Fault, ProblemError
-from deployments.own_token import holds_token
+from deployments.own_token import TokenFinder
 
 IdempotencyKey = Annotated[
     str | None,
@@ -21,6 +21,10 @@ IdempotencyKey = Annotated[
     ),
 ]
 
+LONGEST = 2 * 255 + 2
+"""Of the header: each character may be escaped, in quotes."""
+
+_WANTED = "Idempotency-Key must be 1 to 255 printable ASCII characters."
 _KEY = re.compile(r"[!-~](?:[ -~]{0,253}[!-~])?")
 _QUOTED = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\])*)"')  # a String of RFC 9651 3.3.3
 
@@ -33,12 +37,14 @@ def read_key(header: str | None, token: SecretStr) -> str | None:
     """
     if header is None:
         return None
-    if holds_token(header, token.get_secret_value()):
+    if len(header) > LONGEST:
+        raise _refused(_WANTED)
+    if TokenFinder(token).is_in(header):
         raise _refused("Idempotency-Key must not hold your access token, or a piece of it.")
     quoted = _QUOTED.fullmatch(header)
     key = re.sub(r"\\(.)", r"\1", quoted[1]) if quoted else header
     if (quoted is None and header.startswith('"')) or not _KEY.fullmatch(key):
-        raise _refused("Idempotency-Key must be 1 to 255 printable ASCII characters.")
+        raise _refused(_WANTED)
     return key
 
 
