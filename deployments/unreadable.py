@@ -25,6 +25,9 @@ from deployments.readable import is_unreadable, read_readable
 
 LISTED_AT_ONCE = 1000
 
+SOME = 50
+"""Of how many other runs one must be readable where none is that was looked for."""
+
 TRIES = 3
 PAUSE_SECONDS = 1.0
 """A run whose parameters make Prefect fail does so each time; what ails Prefect itself passes."""
@@ -50,14 +53,15 @@ logger = get_logger("unreadable")
 
 
 async def set_aside_unreadable(client: PrefectClient, pool: str) -> list[UUID]:
-    """Set aside the pool's runs that cannot be read, of those that a worker looks for.
+    """Set aside the runs that cannot be read, of those that a worker of the pool looks for.
 
-    Nothing is done where none can be read: that is not their fault.
+    One that cannot be set aside now holds up no other. Nothing is done where no run can be read:
+    that is not their fault.
 
     Raises httpx.HTTPError where Prefect's API is away.
     """
     readable, suspects = await read_readable(client, await _looked_for(client, pool))
-    if not readable:
+    if not readable and not await _can_read_others(client, suspects):
         return []
     for _ in range(TRIES - 1):
         if suspects:
@@ -65,23 +69,32 @@ async def set_aside_unreadable(client: PrefectClient, pool: str) -> list[UUID]:
             # That Prefect tells of them at all shows that it is well.
             known = await _listed(client, {"id": {"any_": [str(run_id) for run_id in suspects]}})
             _, suspects = await read_readable(client, known)
-    for run_id in suspects:
-        await _set_aside(client, run_id)
-    return suspects
+    return [run_id for run_id in suspects if await _try_to_set_aside(client, run_id)]
 
 
 async def _looked_for(client: PrefectClient, pool: str) -> list[UUID]:
-    """The pool's runs that are due soon, have begun or ended lately, and all journeys to come."""
+    """The pool's runs that are due soon, have begun, ended lately or fell due lately when ended.
+
+    And all journeys that have not ended, in whichever pool, or in none: the sweep reads them.
+    """
     now = clock.now()
     soon, lately = (now + AHEAD).isoformat(), (now - LATELY).isoformat()
     kinds: list[dict[str, Any]] = [
         {"state": _of_types(_TO_COME), "next_scheduled_start_time": {"before_": soon}},
         {"state": _of_types(_BEGUN)},
         {"state": _of_types(_ENDED), "end_time": {"after_": lately}},
+        {"state": _of_types(_ENDED), "expected_start_time": {"after_": lately, "before_": soon}},
     ]
     found = [run_id for kind in kinds for run_id in await _listed(client, kind, pool)]
-    found += await _listed(client, {"state": _of_types(_TO_COME)}, pool, FLOW)
+    found += await _listed(client, {"state": _of_types(_TO_COME + _BEGUN)}, flow=FLOW)
     return list(dict.fromkeys(found))
+
+
+async def _can_read_others(client: PrefectClient, suspects: Sequence[UUID]) -> bool:
+    """Whether any of some other runs can be read, whichever they are."""
+    wanted = {"id": {"not_any_": [str(run_id) for run_id in suspects]}}
+    readable, _ = await read_readable(client, await _page(client, {"flow_runs": wanted}, SOME))
+    return bool(readable)
 
 
 async def _listed(
@@ -89,18 +102,32 @@ async def _listed(
 ) -> list[UUID]:
     """The ids of the runs that a filter of Prefect's matches."""
     found: list[UUID] = []
-    body: dict[str, Any] = {"flow_runs": wanted, "limit": LISTED_AT_ONCE}
+    body: dict[str, Any] = {"flow_runs": wanted}
     if pool:
         body["work_pools"] = {"name": {"any_": [pool]}}
     if flow:
         body["flows"] = {"name": {"any_": [flow]}}
     while True:
-        # The client's list of addresses does not know this one.
-        url: Any = "/ui/flow_runs/history"
-        page = (await client.request("POST", url, json={**body, "offset": len(found)})).json()
-        found += [UUID(run["id"]) for run in page]
+        page = await _page(client, {**body, "offset": len(found)}, LISTED_AT_ONCE)
+        found += page
         if len(page) < LISTED_AT_ONCE:
             return found
+
+
+async def _page(client: PrefectClient, wanted: dict[str, Any], limit: int) -> list[UUID]:
+    # The client's list of addresses does not know this one.
+    url: Any = "/ui/flow_runs/history"
+    answer = await client.request("POST", url, json={"offset": 0, **wanted, "limit": limit})
+    return [UUID(run["id"]) for run in answer.json()]
+
+
+async def _try_to_set_aside(client: PrefectClient, run_id: UUID) -> bool:
+    try:
+        await _set_aside(client, run_id)
+    except Exception as error:  # noqa: BLE001  (whatever it is, the next run's turn comes)
+        logger.warning("Run %s is not set aside now (%s).", run_id, type(error).__name__)
+        return False
+    return True
 
 
 async def _set_aside(client: PrefectClient, run_id: UUID) -> None:

@@ -130,3 +130,20 @@ def test_a_gateway_that_cannot_reach_prefect_says_nothing_of_any_run(
     request = httpx.Request("POST", "http://prefect.invalid")
     error = httpx.HTTPStatusError("", request=request, response=httpx.Response(status))
     assert is_unreadable(error) is may_be
+
+
+async def test_a_run_that_cannot_be_set_aside_keeps_no_other_from_it() -> None:
+    class Stubborn(Prefect):
+        """Fails to end the first run that it cannot tell of."""
+
+        async def set_flow_run_state(self, run_id: UUID, *_: object, **__: object) -> None:
+            """Note it, or fail."""
+            if run_id == stuck:
+                raise httpx.ReadTimeout("")
+            self.ended.append(run_id)
+
+    prefect = Stubborn(runs=20, poisoned=3)
+    stuck, *others = [run for run in prefect.runs if run in prefect.poisoned]
+
+    assert await set_aside_unreadable(client(prefect), "pool") == others
+    assert prefect.ended == others
