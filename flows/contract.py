@@ -26,11 +26,16 @@ from flows.refusals import InvalidRequestError, brief
 from flows.rules import NO_PATH_SEGMENTS, Admission, name_errors, schedule_errors
 
 _NAME = "1 to 200 characters, no control characters, no white space around them; not . or .."
+_LONGEST = 100
+"""Characters of a moment, duration or zone: all are kept in every run, however many zeros."""
+
 _UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}  # controls, lone surrogates, line and paragraph separators
 
 
 def _read_by(parse: Callable[[object], object]) -> BeforeValidator:
     def check(text: object) -> object:
+        if isinstance(text, str) and len(text) > _LONGEST:
+            raise ValueError(f"has more than {_LONGEST} characters")
         parse(text)
         return text
 
@@ -58,10 +63,10 @@ _Name = Annotated[
     ),
     AfterValidator(_plain),
 ]
-_Moment = Annotated[str, _read_by(parse_moment)]
-_Interval = Annotated[str, _read_by(parse_interval)]
-_Wait = Annotated[str, _read_by(parse_wait)]
-_Zone = Annotated[str, Field(strict=True), AfterValidator(_zone)]
+_Moment = Annotated[str, Field(max_length=_LONGEST), _read_by(parse_moment)]
+_Interval = Annotated[str, Field(max_length=_LONGEST), _read_by(parse_interval)]
+_Wait = Annotated[str, Field(max_length=_LONGEST), _read_by(parse_wait)]
+_Zone = Annotated[str, Field(strict=True, max_length=_LONGEST), AfterValidator(_zone)]
 
 
 class _Wire(BaseModel):
@@ -103,7 +108,7 @@ class DailyOrdersBatchCloseConfigRequest(_Wire):
         "upstream_wait_duration",
         "replication_delay_duration",
         mode="before",
-        json_schema_input_type=str | None,
+        json_schema_input_type=Annotated[str, Field(max_length=_LONGEST)] | None,
     )
     @classmethod
     def _default_for_null(cls, value: object, info: ValidationInfo) -> object:

@@ -247,6 +247,28 @@ def test_a_moment_may_be_written_in_many_ways(text):
     assert read(firstRunAt=text).recurrence.first == datetime(2026, 12, 1, 22, tzinfo=UTC)
 
 
+@pytest.mark.parametrize(
+    ("field", "text"),
+    [
+        ("firstRunAt", f"2026-12-01T22:00:00.{'0' * 80}Z"),
+        ("firstRunAt", f"2026-12-01T22:00:00.{'0' * 60_000}Z"),
+        ("interval", f"P{'0' * 100}1D"),
+        ("upstreamWaitDuration", f"PT{'0' * 100}1M"),
+        ("replicationDelayDuration", f"PT{'0' * 100}1M"),
+    ],
+)
+def test_a_text_that_would_be_kept_in_every_run_has_a_hundred_characters_at_most(field, text):
+    assert refusals(**{field: text}) == {field: "has more than 100 characters"}
+
+
+def test_a_moment_of_a_hundred_characters_is_taken():
+    assert read(firstRunAt=f"2026-12-01T22:00:00.{'0' * 79}Z").recurrence.max_runs == 30
+
+
+def test_a_zone_that_is_too_long_is_told_what_it_should_be():
+    assert "must be an IANA time zone" in refusals(timeZone="Europe/" + "x" * 100)["timeZone"]
+
+
 def test_the_zone_may_be_a_field_of_its_own_if_it_is_the_same():
     alone = read(firstRunAt="2026-12-01T23:00:00+01:00", timeZone="Europe/Paris")
 

@@ -179,7 +179,7 @@ async def unverified():
             token_endpoint="https://auth.example.com/token", client_id="c", client_secret="s"
         )
 
-    return create_app(load)
+    return create_app(load, serves_unverified=True)
 
 
 @pytest.mark.parametrize(
