@@ -18,7 +18,7 @@ from deployments.http_api.operations import described
 from deployments.http_api.paths import RESULT, START, STATUS, status_url
 from deployments.http_api.prefect import WRITE_SECONDS, prefect_at_hand
 from deployments.http_api.shapes import JourneyOutcome, JourneyStatus, StartAccepted
-from deployments.http_api.waiting import seconds_to_wait, until_finished
+from deployments.http_api.waiting import PLACES, seconds_to_wait, until_finished
 from deployments.journey import Journey, unknown
 from flows.admission import InvalidRequestError
 
@@ -32,7 +32,8 @@ Prefer = Annotated[
     Header(
         description=(
             "Extension: `wait=30` answers when the journey has ended, or after so many seconds, "
-            "60 at most (RFC 7240)."
+            "60 at most (RFC 7240). Where too many wait already, the answer comes at once, "
+            "without `Preference-Applied`."
         ),
         examples=["wait=30"],
     ),
@@ -82,8 +83,10 @@ async def get_status(
     journey = _seen_by(caller, await board.journey(journey_id))
     seconds = seconds_to_wait(prefer)
     if seconds is not None:
-        response.headers["Preference-Applied"] = f"wait={seconds}"
-        journey = await until_finished(board, journey, seconds, request.app.state.stopping)
+        with PLACES.taken_by(caller) as has_place:
+            if has_place:
+                response.headers["Preference-Applied"] = f"wait={seconds}"
+                journey = await until_finished(board, journey, seconds, request.app.state.stopping)
     return JourneyStatus.of(request, journey)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
@@ -14,7 +15,7 @@ from deployments.http_api.app import create_app
 from deployments.http_api.board import Board
 from deployments.http_api.hiding import without
 from deployments.http_api.memory import Memory
-from deployments.http_api.waiting import LONGEST, seconds_to_wait
+from deployments.http_api.waiting import IN_ALL, LONGEST, PER_CALLER, Places, seconds_to_wait
 from deployments.journey import Journey, JourneyStatus, Phase, UnknownJourneyError
 from flows.refusals import FieldError, brief
 
@@ -158,6 +159,54 @@ def test_a_memory_keeps_the_latest_only():
 )
 def test_how_long_a_client_would_wait(prefer, seconds):
     assert seconds_to_wait(prefer) == seconds
+
+
+@pytest.fixture
+async def polling(unverified, reader):
+    """A function that polls a running journey, for a minute at most; ends all polls at the end."""
+    unverified.state.board = Board(reader)
+    transport = httpx.ASGITransport(unverified)
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+        headers = {"Authorization": "Bearer anybody", "Prefer": "wait=60"}
+        url, polls = f"/api/v1/journeys/{uuid4()}", []
+
+        def poll() -> asyncio.Task[httpx.Response]:
+            polls.append(asyncio.create_task(client.get(url, headers=headers)))
+            return polls[-1]
+
+        yield poll
+        unverified.state.stopping.set()
+        await asyncio.gather(*polls, return_exceptions=True)
+
+
+async def test_one_caller_waits_for_so_many_answers_and_is_given_further_ones_at_once(polling):
+    polls = [polling() for _ in range(PER_CALLER)]
+    await asyncio.sleep(1)
+    further = await asyncio.wait_for(polling(), 5)
+    assert further.json()["phase"] == "Running"
+    assert "Preference-Applied" not in further.headers
+    assert not any(poll.done() for poll in polls)
+
+
+async def test_who_gives_up_waiting_leaves_a_place(polling):
+    impatient = [polling() for _ in range(PER_CALLER)]
+    await asyncio.sleep(1)
+    for poll in impatient:
+        poll.cancel()
+    await asyncio.gather(*impatient, return_exceptions=True)
+    patient = polling()
+    await asyncio.sleep(1)
+    assert not patient.done()
+
+
+def test_all_callers_together_wait_for_so_many_answers():
+    places = Places()
+    with ExitStack() as waits:
+        for number in range(IN_ALL):
+            assert waits.enter_context(places.taken_by(number))
+        assert not waits.enter_context(places.taken_by("another"))
+    with places.taken_by("another") as has_place:
+        assert has_place
 
 
 def test_an_error_that_quotes_the_token_hides_it():
