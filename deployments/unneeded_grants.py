@@ -32,8 +32,13 @@ KEPT_AT_MOST = timedelta(days=3)
 PATIENCE = 10.0
 """Seconds to wait while the binding is configured, or its night is under way."""
 
+IN_A_ROW = 3
+"""After so many revocations that failed a look stops: where the server is away each takes long."""
+
 AT_ONCE = 50
 """Of how many at once Prefect is asked."""
+
+Job = Callable[[], Awaitable[bool]]
 
 logger = get_logger("sweep")
 
@@ -44,14 +49,17 @@ class UnneededGrants:
     def __init__(self) -> None:
         self._settled: dict[UUID, datetime] = {}
         self._alone: dict[UUID, datetime] = {}
+        self._stopped_at = ""
 
     async def look(self, client: PrefectClient) -> None:
         """Revoke and forget what is not needed.
 
-        One that cannot be handled holds up no other. Raises httpx.HTTPError where Prefect's API is
-        away.
+        One that cannot be handled holds up no other, but where several in a row are not revoked,
+        the rest waits for the next look, which begins there. Raises httpx.HTTPError where Prefect's
+        API is away.
         """
-        stored = await secret_blocks.find_all(grants.PREFIX)
+        found = await secret_blocks.find_all(grants.PREFIX)
+        stored = sorted(found, key=lambda it: (it.name <= self._stopped_at, it.name))
         under_way = slugs_named(await read_unfinished(client)) if stored else set()
         await self._settle([it for it in stored if _binding_of(it).slug not in under_way])
         old = [it for it in stored if clock.now() - it.updated >= UNTOUCHED]
@@ -61,29 +69,38 @@ class UnneededGrants:
         """End what is half-done: configurations that were cancelled, revocations that failed."""
         known = self._settled
         self._settled = {it.id: it.updated for it in stored if known.get(it.id) == it.updated}
+        left: list[tuple[StoredSecret, Job]] = []
         for some in _parts([it for it in stored if it.id not in self._settled]):
             found = await grants.find_several([_binding_of(it) for it in some])
             for it in some:
                 grant = found.get(_binding_of(it).slug)
                 if grant is None or not (grant.instead_of or grant.to_revoke):
                     self._settled[it.id] = it.updated
-                elif not await _try(it, partial(_settle_one, _binding_of(it), grant)):
-                    return
+                else:
+                    left.append((it, partial(_settle_one, _binding_of(it), grant)))
+        await self._do_each(left)
 
     async def _forget_those_alone(
         self, client: PrefectClient, stored: Sequence[StoredSecret]
     ) -> None:
         alone = await _without_deployment(client, stored)
         seen, self._alone = self._alone, {it.id: it.updated for it in alone}
-        for it in alone:
-            if seen.get(it.id) == it.updated and not await _try(it, partial(_forget, client, it)):
+        twice = [it for it in alone if seen.get(it.id) == it.updated]
+        await self._do_each([(it, partial(_forget, client, it)) for it in twice])
+
+    async def _do_each(self, jobs: Sequence[tuple[StoredSecret, Job]]) -> None:
+        failures = 0
+        for stored, job in jobs:
+            failures = 0 if await _try(stored, job) else failures + 1
+            if failures == IN_A_ROW:
+                self._stopped_at = stored.name
                 return
 
 
-async def _try(stored: StoredSecret, deal_with: Callable[[], Awaitable[bool]]) -> bool:
-    """Deal with one grant; whether to go on with others: not while the OAuth server is away."""
+async def _try(stored: StoredSecret, job: Job) -> bool:
+    """Deal with one grant; False if the OAuth server did not revoke what it should."""
     try:
-        return await deal_with()
+        return await job()
     except Exception as error:  # noqa: BLE001  (whatever it is, the next one's turn comes)
         kind = type(error).__name__
         logger.warning("The block %s is left as it is now (%s).", stored.name, kind)

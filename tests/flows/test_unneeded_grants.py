@@ -15,7 +15,7 @@ from blocks import grant as grants
 from blocks import secret_blocks, systems
 from blocks.binding import Binding
 from blocks.grant import Grant
-from deployments.unneeded_grants import KEPT_AT_MOST, UNTOUCHED, UnneededGrants
+from deployments.unneeded_grants import IN_A_ROW, KEPT_AT_MOST, UNTOUCHED, UnneededGrants
 from tests.flows.batch import Batch, is_alive
 from tests.flows.journeys import Journeys
 
@@ -220,3 +220,72 @@ async def test_a_grant_is_read_once_for_each_time_that_it_is_stored(
     await worker.look(times=2)
 
     assert read.count(batch.binding.slug) == 2
+
+
+async def several_left_alone(batches: Callable[..., Batch], number: int) -> list[Batch]:
+    """So many whose deployments were deleted, in the order in which a worker comes to them."""
+    several = [batches(Binding(f"tenant-{uuid4().hex[:8]}", "eod")) for _ in range(number)]
+    for batch in several:
+        batch.clock.ahead = timedelta(0)
+        await left_alone(batch)
+    return sorted(several, key=lambda batch: batch.binding.slug)
+
+
+def refuse_revocations(batch: Batch) -> None:
+    tenant = batch.binding.tenant_id
+    batch.sandbox.fault("revoke", "status", tenant_id=tenant, status=503, count=50)
+
+
+async def test_a_grant_that_the_oauth_server_does_not_revoke_holds_up_no_other(
+    batches: Callable[..., Batch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("blocks.oauth.server.REVOCATION_PATIENCE", 0.1)
+    stuck, *others = await several_left_alone(batches, 3)
+    refuse_revocations(stuck)
+    revoked = {batch.binding.slug: await batch.grant() for batch in others}
+
+    await Worker().look(times=2)
+
+    assert len(stuck.requests("revoke")) > 0
+    for grant in revoked.values():
+        assert grant
+        assert not await is_alive(grant.refresh_token)
+
+
+async def test_a_replaced_grant_that_the_oauth_server_does_not_revoke_holds_up_no_other(
+    batches: Callable[..., Batch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("blocks.oauth.server.REVOCATION_PATIENCE", 0.1)
+    slugs = [Binding(f"tenant-{uuid4().hex[:8]}", "eod") for _ in range(2)]
+    stuck, other = (batches(it) for it in sorted(slugs, key=lambda it: it.slug))
+    for batch in (stuck, other):
+        await configured(batch)
+        refuse_revocations(batch)
+        await configured(batch)
+    other.sandbox.clear_faults()
+    refuse_revocations(stuck)
+
+    await Worker().look()
+
+    left = await other.grant()
+    assert left
+    assert not left.to_revoke
+
+
+async def test_a_look_stops_after_three_failures_in_a_row_and_the_next_goes_on_there(
+    batches: Callable[..., Batch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("blocks.oauth.server.REVOCATION_PATIENCE", 0.1)
+    several = await several_left_alone(batches, IN_A_ROW + 1)
+    for batch in several:
+        refuse_revocations(batch)
+    worker = Worker()
+
+    def asked() -> list[bool]:
+        return [bool(batch.requests("revoke")) for batch in several]
+
+    await worker.look(times=2)
+    assert asked() == [True] * IN_A_ROW + [False]
+
+    await worker.look()
+    assert all(asked()), "another look begins where the one before stopped"
