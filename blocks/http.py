@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from importlib.metadata import version
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -84,6 +85,8 @@ def shared_client(system: str = "") -> httpx.AsyncClient:
         client = clients[system] = httpx.AsyncClient(
             follow_redirects=False,
             mounts=_DIRECT,
+            # One tenant's session would go along with the next one's token.
+            cookies=CookieJar(policy=DefaultCookiePolicy(allowed_domains=[])),
             headers={"Accept-Encoding": "identity"},
             # Many servers hang up on idle connections after 5 s, httpx's own limit: a request
             # that races the hang-up is lost, and nobody can tell whether it arrived.

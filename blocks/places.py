@@ -2,11 +2,14 @@
 
 A worker executes few runs at once, because Prefect's API bears no more. A run whose tenant's Orders
 API hangs asks nothing of Prefect meanwhile: others go on at its place.
+
+No tenant takes more than three quarters of them, however many of its nights fall due at once and
+hang: the others always find some.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
@@ -17,28 +20,57 @@ LENT_AT_MOST = 64
 """So many hang at once before the others do have to wait: each holds a connection."""
 
 
+def _share(number: int) -> int:
+    return number - number // 4
+
+
+class _Tenant:
+    """What one tenant has of the places."""
+
+    def __init__(self, share: int) -> None:
+        self.free = asyncio.Semaphore(share)
+        self.lent = 0
+        self.runs = 0
+
+
 @dataclass
 class _Place:
     places: "Places"
+    tenant: _Tenant
     is_lent: bool = False
 
+    async def take(self) -> None:
+        await self.tenant.free.acquire()
+        try:
+            await self.places.free.acquire()
+        except BaseException:
+            self.tenant.free.release()
+            raise
+
     def lend(self) -> None:
-        if self.places.lent < LENT_AT_MOST:
-            self.is_lent = True
-            self.places.lent += 1
-            self.places.free.release()
+        if self.places.lent < LENT_AT_MOST and self.tenant.lent < _share(LENT_AT_MOST):
+            self._count(lent=1)
+            self._release()
 
     async def take_back(self) -> None:
         if self.is_lent:
-            await self.places.free.acquire()
-            self.is_lent = False
-            self.places.lent -= 1
+            await self.take()
+            self._count(lent=-1)
 
     def leave(self) -> None:
         if self.is_lent:
-            self.places.lent -= 1
+            self._count(lent=-1)
         else:
-            self.places.free.release()
+            self._release()
+
+    def _release(self) -> None:
+        self.places.free.release()
+        self.tenant.free.release()
+
+    def _count(self, *, lent: int) -> None:
+        self.is_lent = lent > 0
+        self.places.lent += lent
+        self.tenant.lent += lent
 
 
 _mine: ContextVar[_Place] = ContextVar("place")
@@ -50,18 +82,33 @@ class Places:
     def __init__(self, number: int) -> None:
         self.free = asyncio.Semaphore(number)
         self.lent = 0
+        self._number = number
+        self._tenants: dict[str, _Tenant] = {}
 
     @asynccontextmanager
-    async def one(self) -> AsyncIterator[None]:
-        """Wait for a place and hold it."""
-        await self.free.acquire()
-        place = _Place(self)
-        token = _mine.set(place)
+    async def one(self, tenant: str = "") -> AsyncIterator[None]:
+        """Wait for a place and hold it; who is of no tenant may have them all."""
+        with self._of(tenant) as mine:
+            place = _Place(self, mine)
+            await place.take()
+            token = _mine.set(place)
+            try:
+                yield
+            finally:
+                _mine.reset(token)
+                place.leave()
+
+    @contextmanager
+    def _of(self, tenant: str) -> Iterator[_Tenant]:
+        share = _share(self._number) if tenant else self._number
+        mine = self._tenants.setdefault(tenant, _Tenant(share))
+        mine.runs += 1
         try:
-            yield
+            yield mine
         finally:
-            _mine.reset(token)
-            place.leave()
+            mine.runs -= 1
+            if not mine.runs:
+                del self._tenants[tenant]
 
 
 def is_beside_others() -> bool:

@@ -39,6 +39,9 @@ SLOW_AFTER = 4.0
 INTERRUPTIONS = 3
 """How often a run is given back that is interrupted by what has nothing to do with Prefect."""
 
+MOST_UNDER_WAY = 1_000
+"""Runs that are executed or wait for a place: more belong to other workers, or wait in Prefect."""
+
 AWAY = (httpx.HTTPError, OwnershipUnknownError)
 """What Prefect's API being away looks like."""
 
@@ -87,6 +90,11 @@ class Executions:
     def run_ids(self) -> set[UUID]:
         """The runs that are executed or about to be."""
         return {*self._under_way}
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so many wait for a place, of one tenant then, that no more are to be claimed."""
+        return len(self._under_way) >= MOST_UNDER_WAY
 
     def hold(self, run: FlowRun, work: Work, claim: Claim) -> Execution:
         """Take note of a run that was claimed: `carry_out` has to follow."""
@@ -137,7 +145,7 @@ class Executions:
         run, flow = execution.run, None
         try:
             with execution.scope:
-                async with self._places.one():
+                async with self._places.one(str(run.parameters.get("tenant_id", ""))):
                     with ownership.working(execution.work):
                         if flow := await self._load(run, client):
                             await self._execute_flow(flow, run, client)

@@ -256,8 +256,8 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
 
     async def _claim_due(self) -> list[Execution]:
         lease = self._lease
-        if lease is None or not self._has_recovered:  # what was left behind has waited longest
-            return []
+        if lease is None or not self._has_recovered or self._executions.is_full:
+            return []  # what was left behind has waited longest
         mark = Claim(self.name, lease.process.id)
         claimed = await self._queue.claim(self.client, lease, mark, self._executions.run_ids)
         return [self._executions.hold(run, Work(lease, run.id), mark) for run in claimed]

@@ -88,6 +88,13 @@ async def test_every_request_asks_for_an_uncompressed_reply_and_has_timeouts(rou
     assert request.extensions["timeout"]["read"] is not None
 
 
+async def test_what_one_reply_sets_as_a_cookie_goes_along_with_no_other_request(route):
+    route.respond(200, json={}, headers={"Set-Cookie": "JSESSIONID=of-tenant-a; Path=/"})
+    await get()
+    await get()
+    assert "Cookie" not in route.calls.last.request.headers
+
+
 async def test_one_event_loop_shares_one_client():
     client = shared_client()
     assert shared_client() is client
