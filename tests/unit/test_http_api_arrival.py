@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing, suppress
 from typing import NoReturn
@@ -18,6 +19,7 @@ from deployments.stack import free_port
 
 SECONDS = 1.0
 HEAD = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+BUNDLE = HEAD.replace(b"healthz", b"static-offline-docs/swagger-ui-bundle.js") + b"\r\n"
 POST = b"POST /api/v1/journeys/daily-orders-batch-close/start HTTP/1.1\r\nHost: 127.0.0.1\r\n"
 BODY = POST + b"Authorization: Bearer a\r\nContent-Type: application/json\r\n"
 
@@ -148,6 +150,91 @@ async def test_a_request_that_is_there_may_take_longer_than_it_may_take_to_arriv
     async with serving(app) as port:
         answer = await sent(port, pipelined + last)
     assert answer.count(b'{"ok":true}') == 2
+
+
+async def read_after(pause: float, port: int, request: bytes) -> int:
+    """How many bytes come, of an answer of which nothing is read for so long."""
+    loop, got = asyncio.get_running_loop(), 0
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.setblocking(False)
+        await loop.sock_connect(client, ("127.0.0.1", port))
+        await loop.sock_sendall(client, request)
+        await asyncio.sleep(pause)
+        with suppress(ConnectionError):
+            while part := await asyncio.wait_for(loop.sock_recv(client, 65536), 5):
+                got += len(part)
+    return got
+
+
+@pytest.fixture
+def small_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel takes little off the server's hands, as where many are connected."""
+    made = arrival.BoundedProtocol.connection_made
+
+    def connection_made(protocol: arrival.BoundedProtocol, transport: asyncio.Transport) -> None:
+        connection = transport.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        made(protocol, transport)
+
+    monkeypatch.setattr(arrival.BoundedProtocol, "connection_made", connection_made)
+
+
+@pytest.mark.usefixtures("small_buffers")
+async def test_a_client_that_does_not_read_its_answer_is_cut_off(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arrival, "SENDING_SECONDS", 0.5)
+    assert await read_after(2, port, BUNDLE) < 500_000
+    assert await is_served(port)
+
+
+@pytest.mark.usefixtures("small_buffers")
+@pytest.mark.parametrize("connection", [b"keep-alive", b"close"])
+async def test_a_client_that_does_not_read_the_end_of_its_answer_is_cut_off(
+    connection: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arrival, "ARRIVAL_SECONDS", 0.5)
+    app = create_app(not_saved)
+    app.add_api_route("/page", lambda: "x" * 60_000)
+    async with serving(app) as port:
+        request = HEAD.replace(b"healthz", b"page") + b"Connection: " + connection + b"\r\n\r\n"
+        assert await read_after(2, port, request) < 60_000
+
+
+@pytest.mark.usefixtures("small_buffers")
+@pytest.mark.parametrize("connection", [b"keep-alive", b"close"])
+async def test_a_client_that_reads_slowly_gets_its_whole_answer(
+    connection: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arrival, "ARRIVAL_SECONDS", 0.5)
+    monkeypatch.setattr(arrival, "SENDING_SECONDS", 0.5)
+    app = create_app(not_saved)
+    app.add_api_route("/page", lambda: "x" * 2_000_000)
+    async with serving(app) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=4096)
+        with closing(writer):
+            page = HEAD.replace(b"healthz", b"page")
+            writer.write(page + b"Connection: " + connection + b"\r\n\r\n")
+            got = 0
+            while got < 2_000_000 and (part := await reader.read(50_000)):
+                got += len(part)
+                await asyncio.sleep(len(part) / 1_000_000)
+    assert got >= 2_000_000
+
+
+async def test_connections_that_no_file_is_left_for_are_ended_at_once(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arrival, "MOST_CONNECTIONS", 5)
+    idle = [await asyncio.open_connection("127.0.0.1", port) for _ in range(5)]
+    began = asyncio.get_running_loop().time()
+    assert await sent(port) == b""
+    assert asyncio.get_running_loop().time() - began < SECONDS / 2
+    for _, writer in idle:
+        writer.close()
+    await asyncio.sleep(0.1)
+    assert await is_served(port)
 
 
 async def test_the_access_log_names_the_path_and_nothing_of_the_query(
