@@ -7,7 +7,7 @@ else's Secret can be, whatever a run's parameters name.
 The configure flow deletes it as soon as the grant that it was exchanged for is stored. Where that
 does not come about, the flow deletes what was handed over for this one journey when it ends; what
 somebody handed over by hand stays for the corrected run, for `KEPT`. A worker deletes what a flow
-could not.
+could not, and each a day after it was stored.
 """
 
 import asyncio
@@ -34,6 +34,9 @@ KEPT = timedelta(hours=1)
 
 TAKEN_WITHIN = timedelta(minutes=2)
 """How long the token of a journey's own is kept if no such journey is there to take it."""
+
+KEPT_AT_MOST = timedelta(days=1)
+"""After which a caller's token is deleted though a journey names it: some runs never end."""
 
 MISSING = "TokenMissing"
 """The state of a journey that failed because there was no token for it."""

@@ -4,8 +4,8 @@
 
 asks for the token without showing it, or reads it from standard input, stores it in the Secret
 block caller-my-access-token, and prints that name: give it to the configure flow. The block is
-deleted as soon as the token has been exchanged, and an hour after it was stored in any case, unless
-a journey is about to take it.
+deleted as soon as the token has been exchanged, an hour after it was stored unless a journey is
+about to take it, and a day after it was stored in any case.
 """
 
 import argparse

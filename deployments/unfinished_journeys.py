@@ -1,24 +1,34 @@
-"""The configure runs that have not ended: what they name is still needed."""
+"""The configure runs that have not ended: what they name is still needed, for a day.
+
+Some never end: one is scheduled for next year, one is paused, one of a process pool was killed.
+"""
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import TERMINAL_STATES, StateType
 
+from blocks import caller_token, clock
 from blocks.binding import Binding
 from deployments.journey import FLOW
 
 PAGE = 200
+
+NEEDED_FOR = caller_token.KEPT_AT_MOST
+"""For how long after it was made a run may need what it names."""
+
 _UNFINISHED = [kind.value for kind in StateType if kind not in TERMINAL_STATES]
 
 
 async def read_unfinished(client: PrefectClient) -> list[dict[str, Any]]:
-    """The parameters of every configure run that has not ended.
+    """The parameters of every configure run that has not ended, and was made within a day.
 
     Raises httpx.HTTPError where Prefect does not tell: then nothing is known of what is needed.
     """
     found: dict[str, dict[str, Any]] = {}
+    since = clock.now() - NEEDED_FOR
     while True:
         # Without those found already, and not from the next one on: where one ends meanwhile, the
         # others move up, and one that lives would be on no page.
@@ -32,9 +42,13 @@ async def read_unfinished(client: PrefectClient) -> list[dict[str, Any]]:
         }
         # As they come: somebody may have made one that cannot be read as it should be.
         page = (await client.request("POST", "/flow_runs/filter", json=wanted)).json()
-        found |= {run["id"]: run["parameters"] for run in page}
+        found |= {run["id"]: run for run in page}
         if len(page) < PAGE:
-            return list(found.values())
+            return [it["parameters"] for it in found.values() if _made_at(it) > since]
+
+
+def _made_at(run: dict[str, Any]) -> datetime:
+    return datetime.fromisoformat(run["created"])
 
 
 def tokens_named(parameters: list[dict[str, Any]]) -> set[object]:

@@ -153,8 +153,9 @@ async def configure(  # noqa: PLR0913, PLR0917  (the seed's request, field by fi
         interval: How long from one close to the next, as an ISO 8601 duration: P1D is every night.
         max_runs: How many closes to schedule; after the last one everything is cleaned up.
         access_token_block: The name of the Secret block that holds your access token: it begins
-            with caller-. The block is deleted as soon as the token has been exchanged, and an hour
-            after it was stored in any case.
+            with caller-. The block is deleted as soon as the token has been exchanged, an hour
+            after it was stored unless a journey is about to take it, and a day after it was stored
+            in any case.
         upstream_wait_duration: How long upstream systems need after the scheduled start.
         replication_delay_duration: How long to wait between the snapshot and the close.
         time_zone: The IANA zone of the first run, if its timestamp does not say it.

@@ -114,6 +114,24 @@ async def test_a_grant_is_left_alone_while_its_binding_is_to_be_configured(
     assert await batch.grant()
 
 
+async def test_what_is_left_to_do_is_done_after_a_day_though_a_journey_never_ends(
+    batch: Batch, journeys: Journeys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("blocks.oauth.server.REVOCATION_PATIENCE", 0.1)
+    await configured(batch)
+    refuse_revocations(batch)
+    assert (await configured(batch)).to_revoke
+    batch.sandbox.clear_faults()
+    await journeys.start()
+    await Worker().look()
+    assert await are_left_to_revoke(batch), "the journey is about to do it"
+
+    batch.clock.ahead = timedelta(days=1, minutes=1)
+    await Worker().look()
+
+    assert not await are_left_to_revoke(batch)
+
+
 @pytest.mark.parametrize(
     "answer",
     [httpx.ReadTimeout(""), {"detail": "Not Found"}, "<html>"],
@@ -222,6 +240,12 @@ async def test_a_grant_is_read_once_for_each_time_that_it_is_stored(
     assert read.count(batch.binding.slug) == 2
 
 
+async def are_left_to_revoke(batch: Batch) -> bool:
+    grant = await batch.grant()
+    assert grant
+    return bool(grant.to_revoke)
+
+
 async def several_left_alone(batches: Callable[..., Batch], number: int) -> list[Batch]:
     """So many whose deployments were deleted, in the order in which a worker comes to them."""
     several = [batches(Binding(f"tenant-{uuid4().hex[:8]}", "eod")) for _ in range(number)]
@@ -267,9 +291,7 @@ async def test_a_replaced_grant_that_the_oauth_server_does_not_revoke_holds_up_n
 
     await Worker().look()
 
-    left = await other.grant()
-    assert left
-    assert not left.to_revoke
+    assert not await are_left_to_revoke(other)
 
 
 async def test_a_look_stops_after_three_failures_in_a_row_and_the_next_goes_on_there(

@@ -102,7 +102,7 @@ async def test_the_token_of_a_journey_that_has_not_ended_is_kept(
     run = await journeys.start()
     for state in states:
         await end(run, state)
-    journeys.batch.clock.ahead = timedelta(days=1)
+    journeys.batch.clock.ahead = timedelta(days=1) - MOMENT
 
     await sweep()
 
@@ -138,6 +138,35 @@ async def test_a_token_handed_over_by_hand_is_kept_for_a_journey_that_is_about_t
     await sweep()
 
     assert await is_stored(block)
+
+
+async def test_a_token_is_deleted_after_a_day_though_a_journey_that_never_ends_names_it(
+    journeys: Journeys,
+) -> None:
+    run = await journeys.start()
+    await end(run, State(type=StateType.PAUSED))
+    journeys.batch.clock.ahead = timedelta(days=1) + MOMENT
+
+    await sweep()
+
+    assert not await is_stored(run.parameters["access_token_block"])
+
+
+async def test_a_token_is_deleted_after_a_day_though_new_journeys_name_it_again_and_again(
+    journeys: Journeys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = await journeys.start()
+    block = run.parameters["access_token_block"]
+
+    async def read_unfinished(_: object) -> list[dict[str, Any]]:
+        return [run.parameters]  # of a run that was made a moment ago
+
+    monkeypatch.setattr("deployments.unneeded_tokens.read_unfinished", read_unfinished)
+    journeys.batch.clock.ahead = timedelta(days=1) + MOMENT
+
+    await sweep()
+
+    assert not await is_stored(block)
 
 
 @pytest.mark.parametrize("name", ["db-password", "a-caller-to-arms", "grant-caller-x"])

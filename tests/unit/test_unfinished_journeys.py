@@ -8,6 +8,7 @@ import pytest
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun
 
+from blocks import clock
 from deployments import unfinished_journeys
 from deployments.unfinished_journeys import read_unfinished, tokens_named
 
@@ -40,7 +41,8 @@ class Prefect:
 
 def _journey(number: int) -> FlowRun:
     given = {"access_token_block": f"caller-{number}"}
-    return FlowRun(id=uuid4(), flow_id=UUID(int=0), parameters=given)
+    now = clock.now()
+    return FlowRun(id=uuid4(), flow_id=UUID(int=0), created=now, parameters=given)
 
 
 async def test_a_journey_that_lives_is_found_though_others_end_between_two_pages(
