@@ -134,6 +134,12 @@ async def test_a_head_that_is_too_large_is_told_so(port: int) -> None:
     )
 
 
+async def test_a_long_query_is_refused_before_it_takes_any_time(port: int) -> None:
+    begin, end = b"GET /healthz?", b" HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+    assert (await sent(port, begin + b"a=b&" * 5000 + end)).startswith(b"HTTP/1.1 400")
+    assert (await sent(port, begin + b"a=b&" * 2000 + end)).startswith(b"HTTP/1.1 200")
+
+
 async def test_a_request_that_is_there_may_take_longer_than_it_may_take_to_arrive(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
