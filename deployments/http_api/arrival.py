@@ -13,7 +13,7 @@ HEAD_BYTES = 32 * 1024
 """Of a request's target and headers: an access token is a few kilobytes."""
 
 TARGET_BYTES = 8 * 1024
-"""Of the path and query: RFC 9110 4.1 wants 8,000 taken. Two ids of the longest have under 5,000."""
+"""Of the path and query: RFC 9110 4.1 wants 8,000 taken. The two longest ids have under 5,000."""
 
 ARRIVAL_SECONDS = 10.0
 """From a connection's beginning, or its last answer, until a request is there, body and all."""
