@@ -99,24 +99,27 @@ def kept_for(stored: StoredSecret) -> timedelta:
 async def hand_over(token: SecretStr, name: str | None = None) -> str:
     """Store the caller's access token; returns the block's name, a journey's own unless given.
 
-    Raises CallerTokenError if Prefect does not keep it.
+    Raises CallerTokenError if Prefect does not keep it, or has a block of that name: it may hold
+    somebody else's token.
     """
     name = name or new_name()
+    refusal: str | None
     # Of an object, because Secret.get() would turn a bare token of only digits into a number; but
     # as text, because Prefect shows an object's members in clear, even those of a Secret block.
     block: Secret[str] = Secret(value=json.dumps({"access_token": token.get_secret_value()}))
     try:
-        await block.asave(name, overwrite=True)
+        await block.asave(name)
     except httpx.HTTPStatusError as error:
-        status, refusal = error.response.status_code, why_prefect_refuses(error)
+        refusal = why_prefect_refuses(error) or (
+            f"Prefect refused to keep your access token in the block {name!r} with status"
+            f" {error.response.status_code}: see the Prefect server's log."
+        )
+    except ValueError:
+        refusal = f"There is a Secret block named {name!r} already: choose another name."
     else:
         return name
     # Raised out here, because Prefect's error holds the request and quotes it in its text.
-    raise CallerTokenError(
-        refusal
-        or f"Prefect refused to keep your access token in the block {name!r} with status {status}:"
-        " see the Prefect server's log."
-    )
+    raise CallerTokenError(refusal)
 
 
 async def take(name: object) -> SecretStr:

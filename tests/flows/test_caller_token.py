@@ -2,6 +2,7 @@
 
 import json
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from prefect.blocks.system import Secret
@@ -9,6 +10,7 @@ from prefect.client.orchestration import get_client
 from pydantic import SecretStr
 
 from blocks import caller_token, secret_blocks
+from blocks.caller_token import CallerTokenError
 from flows import configure as configuring
 from flows.configure import configure
 from tests.flows.batch import Batch
@@ -124,3 +126,11 @@ def test_the_form_says_how_a_blocks_name_begins() -> None:
     described = configure.parameters.model_dump()["properties"]["access_token_block"]
     assert "caller-" in described["description"]
     assert described["examples"][0].startswith(caller_token.PREFIX)
+
+
+async def test_nobody_overwrites_what_somebody_else_handed_over(prefect_api: None) -> None:
+    name = f"caller-{uuid4().hex[:8]}"
+    await caller_token.hand_over(SecretStr("alices"), name)
+    with pytest.raises(CallerTokenError, match="already"):
+        await caller_token.hand_over(SecretStr("mallorys"), name)
+    assert (await caller_token.take(name)).get_secret_value() == "alices"
