@@ -74,6 +74,13 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._in_head and self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
             self.send_400_response("The headers are too large.")
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header; trailers, which nothing bounds and nobody needs, end the connection."""
+        if not self._in_head:
+            self.transport.abort()
+            raise ValueError("Trailers are not taken.")
+        super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         """Refuse, with 400, a head that is too large and came at once."""
         self._in_head = False

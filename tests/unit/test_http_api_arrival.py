@@ -134,6 +134,14 @@ async def test_a_head_that_is_too_large_is_told_so(port: int) -> None:
     )
 
 
+async def test_trailers_end_the_connection_before_they_take_any_memory(port: int) -> None:
+    began = asyncio.get_running_loop().time()
+    trailers = [b"X-Trailer: 1\r\n" * 10_000 for _ in range(50)]
+    await sent(port, BODY + b"Transfer-Encoding: chunked\r\n\r\n0\r\n", *trailers)
+    assert asyncio.get_running_loop().time() - began < SECONDS
+    assert await is_served(port)
+
+
 async def test_a_long_query_is_refused_before_it_takes_any_time(port: int) -> None:
     begin, end = b"GET /healthz?", b" HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
     assert (await sent(port, begin + b"a=b&" * 5000 + end)).startswith(b"HTTP/1.1 400")
