@@ -26,9 +26,6 @@ from flows import undoing
 UNTOUCHED = timedelta(hours=1)
 """How long a grant has not been stored anew that nobody needs."""
 
-KEPT_AT_MOST = timedelta(days=3)
-"""After which a grant that nobody needs is forgotten, even if it could not be revoked."""
-
 PATIENCE = 10.0
 """Seconds to wait while the binding is configured, or its night is under way."""
 
@@ -74,7 +71,7 @@ class UnneededGrants:
             found = await grants.find_several([_binding_of(it) for it in some])
             for it in some:
                 grant = found.get(_binding_of(it).slug)
-                if grant is None or not (grant.instead_of or grant.to_revoke):
+                if grant is None or not _is_anything_left(grant):
                     self._settled[it.id] = it.updated
                 else:
                     left.append((it, partial(_settle_one, _binding_of(it), grant)))
@@ -107,26 +104,31 @@ async def _try(stored: StoredSecret, job: Job) -> bool:
         return True
 
 
+def _is_anything_left(grant: Grant) -> bool:
+    return bool(grant.instead_of or grant.to_revoke or grant.over_since)
+
+
 async def _settle_one(binding: Binding, grant: Grant) -> bool:
     if grant.instead_of and grant.journey_id and await undoing.has_ended(grant.journey_id):
         await undoing.undo(binding, grant.journey_id)
         return True
     async with only_holder(f"configure-{binding.slug}", patience=PATIENCE):
-        return await grants.revoke_replaced(binding, await systems.oauth_server())
+        server = await systems.oauth_server()
+        if await grants.find(binding) is None:  # what is there is over
+            return await grants.forget(binding, server, patience=PATIENCE)
+        return await grants.revoke_replaced(binding, server)
 
 
 async def _forget(client: PrefectClient, seen: StoredSecret) -> bool:
     """Revoke and delete a grant, if it still is nobody's; whether the OAuth server answers."""
     binding = _binding_of(seen)
     async with only_holder(f"configure-{binding.slug}", patience=PATIENCE):
-        grant = await grants.find(binding)
-        if grant is None or not await _is_alone(client, seen):
+        if await grants.find(binding) is None or not await _is_alone(client, seen):
             return True
-        is_over = await grants.revoke(grant, await systems.oauth_server())
-        if is_over or clock.now() - seen.updated >= KEPT_AT_MOST:  # it was tried for days
-            await grants.delete(binding, patience=PATIENCE)
-            logger.warning("The grant in %s had no deployment any more: forgotten.", seen.name)
-        return is_over
+        server = await systems.oauth_server()
+        is_revoked = await grants.forget(binding, server, patience=PATIENCE)
+        logger.warning("The grant in %s had no deployment any more: forgotten.", seen.name)
+        return is_revoked
 
 
 async def _is_alone(client: PrefectClient, seen: StoredSecret) -> bool:

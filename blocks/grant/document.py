@@ -91,7 +91,15 @@ class Document:
 
 
 async def read(binding: Binding) -> Document:
-    """The binding's grant; raises GrantMissingError where none is stored."""
+    """The binding's grant; raises GrantMissingError where none is stored, or one that is over."""
+    found = await read_even_over(binding)
+    if found.grant.over_since:
+        raise _missing(binding)
+    return found
+
+
+async def read_even_over(binding: Binding) -> Document:
+    """The same, also of one that is kept only until it is revoked."""
     document = await _together.get(_name(binding)) or await _read_alone(binding)
     try:
         grant = Grant.model_validate_json(document.data["value"])
@@ -107,7 +115,7 @@ async def read(binding: Binding) -> Document:
 async def read_several(bindings: Sequence[Binding]) -> dict[str, Grant]:
     """The grants of these bindings, 200 at most, by their slugs; without those that are unreadable.
 
-    Raises httpx.HTTPError where Prefect's API is away.
+    Also those that are over. Raises httpx.HTTPError where Prefect's API is away.
     """
     found = await _read_several([_name(binding) for binding in bindings])
     readable = {}
@@ -125,9 +133,11 @@ async def _read_alone(binding: Binding) -> BlockDocument:
                 _name(binding), block_type_slug="secret"
             )
         except ObjectNotFound:
-            raise GrantMissingError(
-                f"No OAuth grant is stored for {binding}: configure it (again)."
-            ) from None
+            raise _missing(binding) from None
+
+
+def _missing(binding: Binding) -> GrantMissingError:
+    return GrantMissingError(f"No OAuth grant is stored for {binding}: configure it (again).")
 
 
 async def _read_several(names: list[str]) -> dict[str, BlockDocument]:
@@ -146,7 +156,7 @@ _together = Together(_read_several, most=50)
 
 
 async def write(binding: Binding, grant: Grant) -> None:
-    """Store a new grant, whether or not there was one before."""
+    """Store a grant that another attempt could store, whether or not there was one before."""
     await require_lease()
     try:
         block: Secret[str] = Secret(value=_to_json(grant))
@@ -188,6 +198,7 @@ def _to_json(grant: Grant) -> str:
         "journey_id": grant.journey_id,
         "asked_at": grant.asked_at and grant.asked_at.isoformat(),
         "lost_because": grant.lost_because,
+        "over_since": grant.over_since and grant.over_since.isoformat(),
         "to_revoke": [
             {"refresh_token": it.refresh_token.get_secret_value(), "at": it.at.isoformat()}
             for it in grant.to_revoke

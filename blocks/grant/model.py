@@ -54,6 +54,8 @@ class Grant(BaseModel):
     """When that run was made, by Prefect's clock: what was asked for earlier never replaces it."""
     lost_because: str | None = None
     """Why the server refused the refresh token for good; it is not sent again then."""
+    over_since: AwareDatetime | None = None
+    """Since when nobody needs it: it counts as missing, and is kept only until it is revoked."""
     to_revoke: tuple[Replaced, ...] = ()
     """What it has replaced: kept here, so that what stores the one cannot forget the other."""
     instead_of: Literal["nothing", "stopped"] | None = None
@@ -81,8 +83,8 @@ class Grant(BaseModel):
             return self
         update: dict[str, object] = {"instead_of": self.instead_of or other.instead_of}
         if revoke:
-            dead = other.lost_because is not None
-            own = () if dead else (Replaced(refresh_token=other.refresh_token, at=now),)
+            dead, at = other.lost_because is not None, other.over_since or now
+            own = () if dead else (Replaced(refresh_token=other.refresh_token, at=at),)
             update["to_revoke"] = (*other.to_revoke, *own)[-MOST_TO_REVOKE:]
         return self.model_copy(update=update)
 
@@ -90,6 +92,11 @@ class Grant(BaseModel):
         """This grant with what is left to do according to the stored one."""
         duties = {"to_revoke": stored.to_revoke, "instead_of": stored.instead_of}
         return self.model_copy(update=duties)
+
+    def over(self, now: datetime) -> "Grant":
+        """This grant once nobody needs it; nothing is left to do but to revoke it."""
+        update = {"over_since": now, "access_token": None, "instead_of": None}
+        return self.model_copy(update=update)
 
     def usable_access_token(self, now: datetime) -> SecretStr | None:
         """The access token, if it has enough life left at `now`."""

@@ -1,7 +1,7 @@
 """How grants that nobody needs are ended at the OAuth server, without losing count of them."""
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from prefect.logging import get_logger
 from pydantic import SecretStr
@@ -11,7 +11,7 @@ from blocks.grant.model import Grant, Replaced
 from blocks.oauth import OAuthError, OAuthServer, RevocationRefusedError
 
 GIVEN_UP_AFTER = timedelta(days=3)
-"""How long a replaced grant is kept that the OAuth server does not revoke."""
+"""How long a grant that nobody needs is kept which the OAuth server does not revoke."""
 
 logger = get_logger("grant")
 
@@ -26,7 +26,7 @@ async def left_of(replaced: Sequence[Replaced], server: OAuthServer) -> tuple[Re
     for number, it in enumerate(replaced):
         if not await _is_over(it.refresh_token, server):
             # Whoever does not answer for one does not for the next: each takes its time.
-            return tuple(later for later in replaced[number:] if not _is_given_up(later))
+            return tuple(later for later in replaced[number:] if not is_given_up(later.at))
     return ()
 
 
@@ -51,12 +51,13 @@ async def _is_over(token: SecretStr, server: OAuthServer) -> bool:
     return True
 
 
-def _is_given_up(it: Replaced) -> bool:
-    is_old = clock.now() - it.at >= GIVEN_UP_AFTER
+def is_given_up(since: datetime | None) -> bool:
+    """Whether a grant that nobody has needed since then is not worth another attempt; says so."""
+    is_old = since is not None and clock.now() - since >= GIVEN_UP_AFTER
     if is_old:
         logger.error(
-            "A grant that was replaced at %s was never revoked: end it at the OAuth"
+            "A grant that was replaced or ended at %s was never revoked: end it at the OAuth"
             " server by hand, or it runs out.",
-            it.at,
+            since,
         )
     return is_old

@@ -51,10 +51,17 @@ async def find(binding: Binding) -> Grant | None:
         return None
 
 
+async def _find_even_over(binding: Binding) -> Grant | None:
+    try:
+        return (await document.read_even_over(binding)).grant
+    except GrantMissingError:
+        return None
+
+
 async def find_several(bindings: Sequence[Binding]) -> dict[str, Grant]:
     """The grants of these bindings, 200 at most, by their slugs; without those that are unreadable.
 
-    Raises httpx.HTTPError where Prefect's API is away.
+    Also those that are over. Raises httpx.HTTPError where Prefect's API is away.
     """
     return await document.read_several(bindings)
 
@@ -65,7 +72,7 @@ async def store(binding: Binding, grant: Grant, *, revoke_replaced: bool = False
     It is one write, so that no kill can leave a replaced grant that nobody remembers.
     """
     async with _only_writer(binding):
-        replaced = await find(binding)
+        replaced = await _find_even_over(binding)
         grant = grant.replacing(replaced, clock.now(), revoke=revoke_replaced)
         await document.write(binding, grant)
         _recent.pop(binding, None)
@@ -142,10 +149,12 @@ async def forget(
     *,
     patience: float | None = None,
     within: float | None = None,
-) -> None:
-    """Revoke the binding's grant, as far as the server lets us, and delete it; none is fine.
+) -> bool:
+    """Revoke the binding's grant, and delete it; none is fine.
 
-    In this order, so that whoever goes on after a kill finds it, and revokes it again.
+    In this order, so that whoever goes on after a kill finds it, and revokes it again. While the
+    server is away it is kept, as one that is over: nobody can use it, and workers call this again,
+    for three days. Returns whether nothing is left to revoke.
 
     Args:
         binding: Whose grant.
@@ -155,16 +164,25 @@ async def forget(
     """
     async with _only_writer(binding, patience):
         try:
-            found = await document.read(binding)
+            found = await document.read_even_over(binding)
         except GrantMissingError:
-            return
-        try:
-            async with asyncio.timeout(within):
-                await revoking.all_of(found.grant, server)
-        except TimeoutError:
-            logger.warning("The grant of %s was not revoked in time: it runs out.", binding)
-        await found.remove()
+            return True
         _recent.pop(binding, None)
+        is_revoked = await _is_revoked(found.grant, server, within)
+        if is_revoked or revoking.is_given_up(found.grant.over_since):
+            await found.remove()
+        elif not found.grant.over_since:
+            await document.write(binding, found.grant.over(clock.now()))
+    return is_revoked
+
+
+async def _is_revoked(grant: Grant, server: OAuthServer, within: float | None) -> bool:
+    try:
+        async with asyncio.timeout(within):
+            return await revoking.all_of(grant, server)
+    except TimeoutError:
+        logger.warning("A grant was not revoked in time: a worker tries it again.")
+        return False
 
 
 async def complete(binding: Binding, server: OAuthServer) -> bool:

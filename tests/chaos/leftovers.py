@@ -41,10 +41,11 @@ async def _unneeded_tokens() -> list[str]:
 
 
 async def _with_replaced() -> list[str]:
-    """Grants that remember others which are not revoked yet."""
+    """Grants that remember others which are not revoked yet, or are over themselves."""
     left = []
     for it in await secret_blocks.find_all(grants.PREFIX):
-        grant = await grants.find(Binding.stored_as(it.name.removeprefix(grants.PREFIX)))
-        if grant and grant.to_revoke:
-            left.append(f"{it.name} remembers a grant that it replaced")
+        binding = Binding.stored_as(it.name.removeprefix(grants.PREFIX))
+        grant = (await grants.find_several([binding])).get(binding.slug)
+        if grant and (grant.to_revoke or grant.over_since):
+            left.append(f"{it.name} remembers a grant that is not revoked")
     return left
