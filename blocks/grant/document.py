@@ -117,7 +117,16 @@ async def read_several(bindings: Sequence[Binding]) -> dict[str, Grant]:
 
     Also those that are over. Raises httpx.HTTPError where Prefect's API is away.
     """
-    found = await _read_several([_name(binding) for binding in bindings])
+    try:
+        found = await _read_several([_name(binding) for binding in bindings])
+    except (httpx.HTTPStatusError, ValueError, RecursionError) as error:
+        if not _is_of_what_was_read(error):
+            raise
+        # One that Prefect cannot answer makes it fail for all that are asked for with it.
+        if len(bindings) <= 1:
+            return {}
+        middle = len(bindings) // 2
+        return await read_several(bindings[:middle]) | await read_several(bindings[middle:])
     readable = {}
     for name, document in found.items():
         with suppress(ValidationError):
@@ -167,6 +176,12 @@ async def write(binding: Binding, grant: Grant) -> None:
         return
     # Raised out here, because Prefect's error holds the request and quotes it in its text.
     raise trouble
+
+
+def _is_of_what_was_read(error: Exception) -> bool:
+    """Whether what was asked for may hold what Prefect, or its client, cannot read."""
+    failed = httpx.codes.INTERNAL_SERVER_ERROR
+    return not isinstance(error, httpx.HTTPStatusError) or error.response.status_code == failed
 
 
 def _is_refused(error: Exception) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
@@ -319,3 +320,28 @@ async def test_a_look_stops_after_three_failures_in_a_row_and_the_next_goes_on_t
 
     await worker.look()
     assert all(asked()), "another look begins where the one before stopped"
+
+
+async def test_a_grant_block_that_prefect_cannot_answer_hides_no_other(
+    batch: Batch, binding: Binding
+) -> None:
+    await batch.configure()
+    poisoned = Binding("poisoned", uuid4().hex)
+    async with get_client() as client:
+        secret = await client.read_block_type_by_slug("secret")
+        schema = await client.get_most_recent_block_schema_for_block_type(secret.id)
+        body = {
+            "name": f"grant-{poisoned.slug}",
+            "block_type_id": str(secret.id),
+            "block_schema_id": str(schema.id),
+            "data": {"value": {"x": 2**64}},
+        }
+        with suppress(httpx.HTTPStatusError):  # it is stored, and Prefect cannot say so
+            await client.request("POST", "/block_documents/", json=body)
+
+    try:
+        assert [*await grants.find_several([poisoned, binding])] == [binding.slug]
+    finally:
+        stored = await secret_blocks.find(f"grant-{poisoned.slug}")
+        assert stored
+        await secret_blocks.delete(stored.id)
