@@ -43,7 +43,9 @@ ENDED_WITHIN = 3.0
 
 _PREFIX = "batch_close_lease-"
 _NAME = re.compile(rf"{_PREFIX}(?P<process>[0-9a-f]{{32}})")
-_ITS_OWN = {"limits": httpx.Limits(max_connections=2)}
+# No most of connections: httpcore loses one for good each time that a request is cancelled which
+# waits for it, and a renewal that comes too late is cancelled.
+_ITS_OWN = {"limits": httpx.Limits(max_connections=None, max_keepalive_connections=2)}
 
 logger = get_logger("lease")
 

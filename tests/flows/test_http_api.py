@@ -18,6 +18,7 @@ from pydantic import SecretStr
 
 from blocks import deployment, systems
 from blocks.binding import Binding
+from blocks.oauth import introspection
 from deployments.http_api import probes
 from deployments.http_api.app import create_app
 from deployments.http_api.board import FRESH
@@ -105,6 +106,7 @@ async def configure_deployed(prefect_api: None) -> None:
 
 @pytest.fixture
 async def http(configure_deployed: None) -> AsyncIterator[httpx.AsyncClient]:
+    introspection._endpoints.clear()  # noqa: SLF001  (what a new process begins with)
     app = httpx.ASGITransport(create_app(), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=app, base_url="http://127.0.0.1") as client:
         yield client

@@ -1,11 +1,19 @@
 """On what evidence a process is given up: no outage, slow answer or pause may look like its end."""
 
+import asyncio
 import os
 from collections.abc import Iterable
 from uuid import UUID, uuid4
 
 import pytest
+from prefect.client.orchestration import get_client
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_CLIENT_CSRF_SUPPORT_ENABLED,
+    temporary_settings,
+)
 
+from blocks import lease as leases
 from blocks.lease import Watch
 from blocks.process import Process, lease_seconds
 
@@ -120,3 +128,34 @@ def test_a_length_of_leases_that_is_none_is_refused_with_a_sentence(
     monkeypatch.setenv("BATCH_CLOSE_LEASE_SECONDS", text)
     with pytest.raises(ValueError, match="must be seconds, from 3 to 3600"):
         lease_seconds()
+
+
+async def test_renewals_that_come_too_late_cost_no_connection_for_good() -> None:
+    is_slow = True
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.readline():
+            if is_slow:
+                await asyncio.sleep(60)
+            await reader.readuntil(b"\r\n\r\n{}")
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n")
+            writer.write(b"Content-Length: 2\r\n\r\n[]")
+
+    async def renewal(seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                await client.request("POST", "/variables/filter", json={})
+        except TimeoutError:
+            return False
+        return True
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()
+    url = f"http://{host}:{port}/api"
+    with temporary_settings({PREFECT_API_URL: url, PREFECT_CLIENT_CSRF_SUPPORT_ENABLED: False}):
+        async with get_client(httpx_settings=leases._ITS_OWN) as client:  # noqa: SLF001
+            for _ in range(3):
+                assert not any(await asyncio.gather(*(renewal(0.1) for _ in range(4))))
+            is_slow = False
+            assert await renewal(5)
+    server.close()
