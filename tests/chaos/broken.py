@@ -99,7 +99,7 @@ NOT_FENCED = BrokenBuild(
             "    await work.lease.require()\n    if work.run_id",
             "    return\n    if work.run_id",
         ),
-        Change("blocks/http.py", '"trace": ownership.on_the_wire'),
+        Change("blocks/http.py", "        await ownership.on_the_wire(event, about)\n"),
         Change(
             "blocks/ownership.py",
             "    if work := _work.get():\n        await work.lease.require()\n",
