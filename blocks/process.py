@@ -64,14 +64,19 @@ def lease_seconds() -> float:
 
     Raises ValueError where LEASE_SECONDS is no number of seconds.
     """
-    text = os.environ.get(LEASE_SECONDS, "60")
+    return seconds_of(LEASE_SECONDS, 60, SHORTEST, LONGEST)
+
+
+def seconds_of(variable: str, default: float, shortest: float, longest: float) -> float:
+    """The seconds that an environment variable sets; raises ValueError where it sets none such."""
+    text = os.environ.get(variable, str(default))
     try:
         seconds = float(text)
     except ValueError:
         seconds = 0.0
-    if not SHORTEST <= seconds <= LONGEST:
+    if not shortest <= seconds <= longest:
         raise ValueError(
-            f"{LEASE_SECONDS} is {text!r}, but must be seconds, from {SHORTEST:g} to {LONGEST:g}."
+            f"{variable} is {text!r}, but must be seconds, from {shortest:g} to {longest:g}."
         )
     return seconds
 

@@ -15,7 +15,6 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from ipaddress import ip_address
 from pathlib import Path
 
 import httpx
@@ -24,6 +23,7 @@ from fastapi import FastAPI
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from blocks import systems
+from blocks.http import is_loopback
 from blocks.prefect_refusal import why_prefect_refuses
 from deployments.demo import create_work_pool, save_blocks
 from deployments.doors import warn_of_open_doors
@@ -88,7 +88,7 @@ def main() -> int:
 
 def _serve(options: argparse.Namespace) -> int:
     host, port = options.host, options.port
-    if not _is_loopback(host):
+    if not is_loopback(host):
         server = asyncio.run(systems.oauth_server())
         if server.caller_verification == "none":
             print(  # noqa: T201
@@ -117,15 +117,6 @@ def server_for(app: FastAPI, host: str, port: int) -> Server:
     )
     leave_out_queries()
     return Server(app, config)
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 @contextmanager

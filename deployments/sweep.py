@@ -6,13 +6,13 @@ every `sweep_seconds`, at callers' tokens each time, at grants every fifth time.
 at once do no harm: what is gone already is fine, and grants are changed under their locks.
 """
 
-import os
 from collections.abc import Awaitable, Callable
 from functools import partial
 
 from prefect.client.orchestration import PrefectClient
 from prefect.logging import get_logger
 
+from blocks.process import seconds_of
 from deployments.unneeded_grants import UnneededGrants
 from deployments.unneeded_tokens import delete_unneeded
 
@@ -29,16 +29,7 @@ logger = get_logger("sweep")
 
 def sweep_seconds() -> float:
     """How often a worker looks; raises ValueError where SWEEP_SECONDS is no number of seconds."""
-    text = os.environ.get(SWEEP_SECONDS, "60")
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not SHORTEST <= seconds <= LONGEST:
-        raise ValueError(
-            f"{SWEEP_SECONDS} is {text!r}, but must be seconds, from {SHORTEST:g} to {LONGEST:g}."
-        )
-    return seconds
+    return seconds_of(SWEEP_SECONDS, 60, SHORTEST, LONGEST)
 
 
 class Sweep:
