@@ -14,38 +14,42 @@ it learns that whatever it held is somebody else's.
 """
 
 import asyncio
-import re
-from collections.abc import AsyncIterator, Iterable
+import sys
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any, Self
 from uuid import UUID
+from weakref import WeakKeyDictionary
 
 import httpx
 from anyio import move_on_after
-from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import VariableCreate
 from prefect.client.schemas.objects import Variable
 from prefect.exceptions import Abort, ObjectAlreadyExists
 from prefect.logging import get_logger
-from pydantic import ValidationError
+from prefect.settings import PREFECT_API_URL
 
 from blocks import clock
-from blocks.process import Process, lease_seconds
+from blocks.liveness import PREFIX, Watch, delete_variable, has_lease, is_not_found, read_leases
+from blocks.process import Process
 
 RENEWALS = 6
 """So many times in a lease it is renewed, and the others' are looked at."""
 
-PAGE = 200
-"""As many variables as Prefect's API tells of at once."""
-
 ENDED_WITHIN = 3.0
 """Seconds that a process that ends takes for it at most; others find out without it."""
 
-_PREFIX = "batch_close_lease-"
-_NAME = re.compile(rf"{_PREFIX}(?P<process>[0-9a-f]{{32}})")
 # No most of connections: httpcore loses one for good each time that a request is cancelled which
 # waits for it, and a renewal that comes too late is cancelled.
 _ITS_OWN = {"limits": httpx.Limits(max_connections=None, max_keepalive_connections=2)}
+
+_Leases = dict[str | None, asyncio.Future["Lease"]]
+_leases: WeakKeyDictionary[asyncio.AbstractEventLoop, _Leases] = WeakKeyDictionary()
+"""The leases of this process where no worker has one for it, by the API that keeps them."""
+
+_kept: set[asyncio.Task[None]] = set()
 
 logger = get_logger("lease")
 
@@ -125,7 +129,7 @@ class Lease:
         return self.process.seconds / RENEWALS
 
     async def _begin(self) -> None:
-        asked_at, name = clock.elapsed(), f"{_PREFIX}{self.process.id}"
+        asked_at, name = clock.elapsed(), f"{PREFIX}{self.process.id}"
         value = self.process.model_dump(mode="json", by_alias=True)
         made: Variable | None
         try:
@@ -179,7 +183,7 @@ class Lease:
                 "PATCH", "/variables/{id}", path_params={"id": self._id}, json=change
             )
         except httpx.HTTPStatusError as error:
-            if not _is_not_found(error):
+            if not is_not_found(error):
                 raise
             return False
         return True
@@ -229,94 +233,25 @@ _LOST = (
 )
 
 
-class Watch:
-    """What one process has seen of the leases of others: how long each has stood still."""
-
-    def __init__(self) -> None:
-        self._standing: dict[UUID, tuple[Process, float]] = {}
-        self._asked_at = float("-inf")
-
-    def look(self, found: dict[UUID, Process], asked_at: float, answered_at: float) -> list[UUID]:
-        """Take note of one look; returns the leases whose processes are dead.
-
-        Args:
-            found: The leases by the ids of their variables.
-            asked_at: When Prefect was asked, in seconds of `clock.elapsed`.
-            answered_at: When its answer was here: a lease was seen no earlier than `asked_at` and
-                no later than this.
-        """
-        gap, self._asked_at = asked_at - self._asked_at, asked_at
-        before, self._standing = self._standing, {}
-        for lease_id, process in found.items():
-            seen, since = before.get(lease_id, (None, answered_at))
-            is_watched = seen == process and gap <= process.seconds / 3
-            self._standing[lease_id] = (process, since if is_watched else answered_at)
-        return [
-            lease_id
-            for lease_id, (process, since) in self._standing.items()
-            if process.is_surely_gone or asked_at - since >= process.seconds
-        ]
+async def lease_of_this_process() -> Lease:
+    """Its lease where no worker keeps one: begun when first needed, kept until the loop ends."""
+    leases = _leases.setdefault(asyncio.get_running_loop(), {})
+    api = PREFECT_API_URL.value()
+    known = leases.get(api)
+    if known is None or (known.done() and (known.exception() or known.result().is_lost)):
+        known = leases[api] = asyncio.get_running_loop().create_future()
+        keeping = asyncio.get_running_loop().create_task(_keep_lease(known))
+        _kept.add(keeping)
+        keeping.add_done_callback(_kept.discard)
+    return await asyncio.shield(known)
 
 
-async def read_leases(client: PrefectClient) -> dict[UUID, Process]:
-    """All leases there are, by the ids of their variables."""
-    found: dict[UUID, Process] = {}
-    offset = 0
-    while page := await _page(client, offset):
-        offset += len(page)
-        found |= dict(_readable(page))
-        if len(page) < PAGE:
-            break
-    return found
-
-
-async def has_lease(client: PrefectClient, process_id: str) -> bool:
-    """Whether the lease of this process has not been ended.
-
-    Asked as a list, because the 404 of a gateway whose server is being replaced is no evidence.
-    """
-    name = f"{_PREFIX}{process_id}"
-    wanted = {"variables": {"name": {"any_": [name]}}}
-    found = (await client.request("POST", "/variables/filter", json=wanted)).json()
-    return any(variable["name"] == name for variable in found)
-
-
-async def delete_variable(client: PrefectClient, variable_id: UUID) -> None:
-    """Delete a variable by its id; one that is gone already is fine."""
+async def _keep_lease(begun: asyncio.Future[Lease]) -> None:
     try:
-        await client.request("DELETE", "/variables/{id}", path_params={"id": variable_id})
-    except httpx.HTTPStatusError as error:
-        if not _is_not_found(error):
+        async with Lease(Path(sys.argv[0]).name).kept() as lease:
+            begun.set_result(lease)
+            await lease.lost.wait()
+    except BaseException as error:
+        if begun.done():
             raise
-
-
-async def _page(client: PrefectClient, offset: int) -> list[dict[str, Any]]:
-    wanted = {
-        "variables": {"name": {"like_": f"{_PREFIX}%"}},
-        "sort": "NAME_ASC",
-        "offset": offset,
-        "limit": PAGE,
-    }
-    page: list[dict[str, Any]] = (
-        await client.request("POST", "/variables/filter", json=wanted)
-    ).json()
-    return page
-
-
-def _readable(page: Iterable[dict[str, Any]]) -> Iterable[tuple[UUID, Process]]:
-    for variable in page:
-        name = _NAME.fullmatch(variable["name"])
-        if name is None:  # somebody else's variable
-            continue
-        try:
-            process = Process.model_validate(variable["value"])
-        except ValidationError:  # somebody wrote into it: a living process will write again
-            process = Process(id=name["process"], name="unreadable", seconds=lease_seconds())
-        yield UUID(variable["id"]), process
-
-
-def _is_not_found(error: Exception) -> bool:
-    return (
-        isinstance(error, httpx.HTTPStatusError)
-        and error.response.status_code == httpx.codes.NOT_FOUND
-    )
+        begun.set_exception(error)

@@ -9,16 +9,13 @@ wake with the answer to it. So others wait longer then, unless they see that it 
 """
 
 import asyncio
-import sys
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
 from datetime import datetime
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 from uuid import UUID, uuid4
-from weakref import WeakKeyDictionary
 
 import httpx
 from anyio import move_on_after
@@ -26,17 +23,11 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.actions import VariableCreate
 from prefect.client.schemas.objects import Variable
 from prefect.exceptions import ObjectAlreadyExists
-from prefect.settings import PREFECT_API_URL
 from pydantic import BaseModel, ValidationError
 
 from blocks import clock, ownership
-from blocks.lease import (
-    Lease,
-    OwnershipLostError,
-    OwnershipUnknownError,
-    delete_variable,
-    has_lease,
-)
+from blocks.lease import OwnershipLostError, OwnershipUnknownError, lease_of_this_process
+from blocks.liveness import delete_variable, has_lease
 from blocks.ownership import Work
 from blocks.process import Process
 
@@ -60,10 +51,6 @@ must not be done twice, unless its holder is seen to be gone. Counted from when 
 
 _attempts: set[str] = set()
 """What this process holds or tries to. What else is under its id was left by a lost answer."""
-
-_Leases = dict[str | None, asyncio.Future[Lease]]
-_leases: WeakKeyDictionary[asyncio.AbstractEventLoop, _Leases] = WeakKeyDictionary()
-"""The leases of this process where no worker has one for it, by the API that keeps them."""
 
 _background: set[asyncio.Task[None]] = set()
 
@@ -104,7 +91,7 @@ async def only_holder(
     Raises LockedError after that, and httpx.HTTPError where Prefect's API is away.
     """
     variable = f"{_PREFIX}{name}"
-    work = ownership.current() or Work(await _lease_of_this_process())
+    work = ownership.current() or Work(await lease_of_this_process())
     me = Holder(
         process=work.lease.process.model_copy(), attempt=uuid4().hex, is_once_only=is_once_only
     )
@@ -135,7 +122,7 @@ async def still_holder(name: str) -> AsyncIterator[None]:
             async with only_holder(name):
                 yield
         return
-    with ownership.working(Work(await _lease_of_this_process())):
+    with ownership.working(Work(await lease_of_this_process())):
         yield
 
 
@@ -224,28 +211,6 @@ def _holder(lock: Variable) -> Holder | None:
         return Holder.model_validate(lock.value)
     except ValidationError:
         return None  # as an earlier version wrote it
-
-
-async def _lease_of_this_process() -> Lease:
-    """Begun when it is needed first, and kept until the event loop ends."""
-    leases = _leases.setdefault(asyncio.get_running_loop(), {})
-    api = PREFECT_API_URL.value()
-    known = leases.get(api)
-    if known is None or (known.done() and (known.exception() or known.result().is_lost)):
-        known = leases[api] = asyncio.get_running_loop().create_future()
-        _in_background(_keep_lease(known))
-    return await asyncio.shield(known)
-
-
-async def _keep_lease(begun: asyncio.Future[Lease]) -> None:
-    try:
-        async with Lease(Path(sys.argv[0]).name).kept() as lease:
-            begun.set_result(lease)
-            await lease.lost.wait()
-    except BaseException as error:
-        if begun.done():
-            raise
-        begun.set_exception(error)
 
 
 def _in_background(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

@@ -25,7 +25,7 @@ from prefect.states import Cancelled, Scheduled
 
 from blocks import clock
 from blocks.claim import Claim
-from blocks.lease import has_lease
+from blocks.liveness import has_lease
 from blocks.lock import only_holder
 from blocks.proposals import EXECUTED, set_states
 from deployments.readable import is_unreadable

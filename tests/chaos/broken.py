@@ -149,7 +149,7 @@ BELIEVES_ITS_MEMORY = BrokenBuild(
 DEAD_AFTER_OUTAGE = BrokenBuild(
     "takes others for dead after an outage of Prefect",
     (
-        Change("blocks/lease.py", "and gap <= process.seconds / 3"),
+        Change("blocks/liveness.py", "and gap <= process.seconds / 3"),
         # Who was given up so would store its rotated token all the same, and nothing were lost.
         Change(
             "blocks/grant/use.py",
@@ -157,7 +157,7 @@ DEAD_AFTER_OUTAGE = BrokenBuild(
             "if False:",
         ),
         Change(
-            "blocks/lease.py",
+            "blocks/liveness.py",
             "since if is_watched else answered_at",
             # As if a renewal just before the outage were as old as the look before it.
             "since if is_watched else asked_at - gap"

@@ -21,9 +21,9 @@ from blocks.lease import (
     Lease,
     OwnershipLostError,
     OwnershipUnknownError,
-    delete_variable,
-    read_leases,
+    lease_of_this_process,
 )
+from blocks.liveness import delete_variable, read_leases
 from blocks.lock import Holder, LockedError
 from blocks.oauth import OAuthServer, Tokens
 from blocks.ownership import Work
@@ -150,7 +150,7 @@ async def test_who_was_given_up_stores_no_grant(me: Me, batch: Batch, stored: Gr
     with pytest.raises(OwnershipLostError):
         await grant.store(batch.binding, Grant(refresh_token=SecretStr("late")))
 
-    with ownership.working(Work(await lock._lease_of_this_process())):  # noqa: SLF001
+    with ownership.working(Work(await lease_of_this_process())):
         assert await grant.load(batch.binding) == stored
 
 

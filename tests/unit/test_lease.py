@@ -14,7 +14,7 @@ from prefect.settings import (
 )
 
 from blocks import lease as leases
-from blocks.lease import Watch
+from blocks.liveness import Watch
 from blocks.process import Process, lease_seconds
 
 LEASE = 60.0
