@@ -11,7 +11,6 @@ from blocks.grant.model import Grant, GrantError, GrantMissingError
 from blocks.grant.use import (
     access_token,
     complete,
-    delete,
     find,
     find_several,
     forget,
@@ -30,7 +29,6 @@ __all__ = [
     "GrantMissingError",
     "access_token",
     "complete",
-    "delete",
     "find",
     "find_several",
     "forget",

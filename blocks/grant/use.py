@@ -128,21 +128,6 @@ async def access_token(
     return grant.access_token
 
 
-async def delete(binding: Binding, *, patience: float | None = None) -> Grant | None:
-    """Forget the binding's grant; returns what was stored, so that it can be revoked.
-
-    Raises LockedError if somebody else has it for longer than `patience`, in seconds.
-    """
-    async with _only_writer(binding, patience):
-        try:
-            found = await document.read(binding)
-        except GrantMissingError:
-            return None
-        await found.remove()
-        _recent.pop(binding, None)
-    return found.grant
-
-
 async def forget(
     binding: Binding,
     server: OAuthServer,

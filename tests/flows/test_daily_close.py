@@ -9,8 +9,7 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.events.filters import EventFilter, EventResourceFilter
 
-from blocks import deployment
-from blocks import grant as grants
+from blocks import deployment, secret_blocks
 from blocks.binding import Binding
 from deployments.sandbox.client import SandboxClient
 from deployments.sandbox.shapes import Endpoint
@@ -404,7 +403,9 @@ async def test_a_batch_that_nobody_configured_says_so(batch: Batch) -> None:
 
 async def test_a_night_without_a_grant_says_to_configure_again(batch: Batch) -> None:
     await batch.configure_past()
-    await grants.delete(batch.binding)  # somebody deletes its block
+    stored = await secret_blocks.find(f"grant-{batch.binding.slug}")
+    assert stored
+    await secret_blocks.delete(stored.id)  # as somebody does
 
     run = await batch.run_night()
 

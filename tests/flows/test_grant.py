@@ -79,9 +79,11 @@ async def test_a_grant_that_was_lost_is_not_revoked_when_it_is_replaced() -> Non
     assert not new.replacing(lost, clock.now(), revoke=True).to_revoke
 
 
-async def test_a_deleted_grant_is_returned_once_and_gone(binding: Binding, stored: Grant) -> None:
-    assert await grant.delete(binding) == stored
-    assert await grant.delete(binding) is None
+async def test_a_forgotten_grant_is_gone_and_may_be_forgotten_again(
+    binding: Binding, stored: Grant, server: OAuthServer
+) -> None:
+    for _ in range(2):
+        await grant.forget(binding, server)
     with pytest.raises(GrantMissingError):
         await grant.load(binding)
 

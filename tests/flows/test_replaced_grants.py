@@ -125,9 +125,8 @@ async def test_every_grant_that_was_replaced_is_revoked_in_the_end(batch: Batch)
 
 async def test_a_grant_that_is_forgotten_is_revoked_with_what_it_had_replaced(batch: Batch) -> None:
     first = await configured_twice(batch)
-    forgotten = await grants.delete(batch.binding)
 
-    assert await grants.revoke(forgotten, await systems.oauth_server())
+    assert await grants.forget(batch.binding, await systems.oauth_server())
 
     assert not await is_alive(first)
 
