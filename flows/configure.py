@@ -12,8 +12,7 @@ from prefect.runtime import flow_run as this_run
 from prefect.states import Completed, Failed
 from pydantic import Field
 
-from blocks import caller_token, clock, deployment, ownership, standing, systems
-from blocks import context as contexts
+from blocks import caller_token, clock, deployment, ownership, systems
 from blocks import grant as grants
 from blocks.binding import Binding
 from blocks.caller_token import CallerTokenError, CallerTokenMissingError
@@ -27,12 +26,8 @@ from flows.admission import InvalidRequestError, parse_request
 from flows.contract import DailyOrdersBatchCloseConfigOutcome, DailyOrdersBatchCloseConfigRequest
 from flows.parameters import from_parameters, to_stored
 from flows.step import step
+from flows.superseded import SupersededError, is_over, refuse_superseded
 from flows.waiting import PREFECT_TROUBLE, go_on_later
-
-
-class SupersededError(Exception):
-    """What was asked for later stands already; this configuration has changed nothing."""
-
 
 EXPECTED = (
     InvalidRequestError,
@@ -199,8 +194,8 @@ async def _steps(
     binding: Binding, request: DailyOrdersBatchCloseConfigRequest, access_token_block: str
 ) -> DailyOrdersBatchCloseConfigOutcome:
     """The steps of the configuration in their order."""
-    await _refuse_superseded(binding)
-    if await _is_over(binding):
+    await refuse_superseded(binding, _made_at())
+    if await is_over(binding, _journey_id()):
         return DailyOrdersBatchCloseConfigOutcome.of(request)
     await _obtain_grant(binding, access_token_block)
     try:
@@ -220,7 +215,7 @@ async def _schedule(binding: Binding, request: DailyOrdersBatchCloseConfigReques
     except Exception as error:
         if isinstance(error, PREFECT_TROUBLE):
             await go_on_later(error)
-        await _undo(binding)
+        await undoing.undo_failed(binding)
         raise
 
 
@@ -244,32 +239,6 @@ async def _exchange_and_store(binding: Binding, access_token_block: str) -> None
     except OwnershipLostError:
         await undoing.abandon(grant)
         raise
-
-
-async def _refuse_superseded(binding: Binding) -> None:
-    """Raise SupersededError where the binding was configured anew, or ended, after this was asked.
-
-    A journey that goes on after its worker stood still may be the older one.
-    """
-    mine = _made_at()
-    stored = await grants.find(binding)
-    if stored and stored.asked_at and stored.asked_at > mine:
-        raise SupersededError(
-            f"Superseded: {binding} was configured anew after this was asked for, by journey"
-            f" {stored.journey_id}. That configuration stands; this one has changed nothing."
-        )
-    ended_at = (await contexts.load(binding)).ended_at
-    if ended_at and ended_at > mine:
-        raise SupersededError(
-            f"Superseded: {binding} was ended at {ended_at:%Y-%m-%d %H:%M:%S} UTC, after this was"
-            " asked for. This configuration has changed nothing: ask for it again if it is wanted."
-        )
-
-
-async def _is_over(binding: Binding) -> bool:
-    """Whether all nights of this very journey are over: it stood still right before its end."""
-    over = (await contexts.load(binding)).journey_over
-    return over is not None and over == _journey_id()
 
 
 async def _require_access(binding: Binding) -> None:
@@ -314,17 +283,3 @@ async def _require_alive(binding: Binding, server: OAuthServer) -> None:
         ) from None
     except OAuthError:
         return  # it cannot be told now; the first night will
-
-
-async def _undo(binding: Binding) -> None:
-    """Leave no grant behind that nobody would use.
-
-    Without a schedule that runs that is the new one. With one, the nights go on with the new grant,
-    and it is the replaced one.
-    """
-    server = await systems.oauth_server()
-    scheduled = await standing.read(binding)
-    if scheduled is None or scheduled.paused:
-        await grants.forget(binding, server)
-    else:
-        await grants.revoke_replaced(binding, server)

@@ -59,6 +59,20 @@ async def undo_locked(binding: Binding, journey_id: str) -> None:
     await grants.forget(binding, await systems.oauth_server())
 
 
+async def undo_failed(binding: Binding) -> None:
+    """Leave no grant behind that nobody would use, where a configuration fails.
+
+    Without a schedule that runs that is the new one. With one, the nights go on with the new grant,
+    and it is the replaced one.
+    """
+    server = await systems.oauth_server()
+    scheduled = await standing.read(binding)
+    if scheduled is None or scheduled.paused:
+        await grants.forget(binding, server)
+    else:
+        await grants.revoke_replaced(binding, server)
+
+
 async def leave(binding: Binding, journey_id: str | None) -> None:
     """Take back what this journey did, whose run is not this process's own any more.
 

@@ -89,7 +89,7 @@ async def test_a_journeys_own_token_is_deleted_when_an_unexpected_error_ends_it(
     async def broken(_: object) -> None:
         raise RuntimeError("A bug of ours.")
 
-    monkeypatch.setattr(configuring, "_refuse_superseded", broken)
+    monkeypatch.setattr(configuring, "refuse_superseded", broken)
 
     assert (await batch.configure()).is_failed()
     assert not await batch.caller_token_is_stored()
