@@ -82,7 +82,7 @@ async def test_a_frozen_worker_is_taken_over_from_and_sends_nothing_when_it_wake
     frozen = start_worker()
     tenant = nights.binding.tenant_id
     nights.sandbox.fault("orders.prepareSnapshot", "slow", tenant_id=tenant, seconds=6)
-    await due_together([nights], upstream_wait=4, replication_delay=2)
+    await due_together([nights], upstream_wait=10, replication_delay=2)
     await nights.reach("WaitForUpstream")
     await nights.reach("Resuming")
 
@@ -106,7 +106,7 @@ async def test_a_frozen_worker_is_taken_over_from_and_sends_nothing_when_it_wake
 async def test_a_worker_that_was_frozen_alone_goes_on_with_what_it_had(
     worker: Part, nights: Nights
 ) -> None:
-    await due_together([nights], upstream_wait=4, replication_delay=2)
+    await due_together([nights], upstream_wait=2 * LEASE_SECONDS, replication_delay=2)
     await nights.reach("WaitForUpstream")
 
     os.killpg(worker.process.pid, signal.SIGSTOP)
@@ -132,7 +132,7 @@ async def paused(client: PrefectClient) -> AsyncIterator[None]:
 async def test_while_the_work_pool_is_paused_nothing_is_sent(
     worker: Part, nights: Nights, client: PrefectClient, wait: str
 ) -> None:
-    await due_together([nights], upstream_wait=6, replication_delay=6)
+    await due_together([nights], upstream_wait=10, replication_delay=6)
     run = await nights.reach(wait)
     async with paused(client):
         before = requests(nights)
@@ -161,7 +161,7 @@ async def switch(client: PrefectClient, nights: Nights, *, on: bool) -> None:
 async def test_while_the_schedule_is_switched_off_nothing_is_sent_and_everything_says_so(
     worker: Part, nights: Nights, client: PrefectClient
 ) -> None:
-    await due_together([nights], upstream_wait=5, replication_delay=2, maxRuns=3)
+    await due_together([nights], upstream_wait=10, replication_delay=2, maxRuns=3)
     await nights.reach("WaitForUpstream")
     await switch(client, nights, on=False)
 
