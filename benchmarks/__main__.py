@@ -7,9 +7,10 @@ Orders API, judges what arrived. The exit status is 0 only if nothing was lost a
 import argparse
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
 from multiprocessing import get_context
+from pathlib import Path
 
+from benchmarks.beside import pair
 from benchmarks.installation import Database
 from benchmarks.outcome import Outcome, Stampede
 from benchmarks.report import RESULTS, calls_table, is_refused, per_close, save, save_calls, table
@@ -26,8 +27,10 @@ def main() -> int:
     options = _parser().parse_args()
     # Each in a process of its own: what Prefect keeps for one server must not meet the next.
     with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as processes:
-        played = processes.map(partial(play, keep=options.keep), _stampedes(options))
-        outcomes = [_tell(outcome) for outcome in played]
+        outcomes = [
+            _tell(processes.submit(play, stampede, keep=options.keep).result(), options.beside)
+            for stampede in _stampedes(options)
+        ]
     measured = [it for it in outcomes if not it.stampede.is_disturbed]
     if measured:
         _say(f"\n{table(measured)}\n")
@@ -50,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--kill", type=int, nargs="?", const=1, default=0, choices=[1, 2])
     parser.add_argument("--calls", action="store_true", help="only count the API's calls")
     parser.add_argument("--profile", action="store_true", help="only find where the time goes")
+    parser.add_argument("--beside", type=Path, help="another checkout, measured in turn with this")
     parser.add_argument("--keep", action="store_true", help="keep the logs")
     return parser
 
@@ -74,12 +78,14 @@ def _stampedes(options: argparse.Namespace) -> list[Stampede]:
     return wanted
 
 
-def _tell(outcome: Outcome) -> Outcome:
+def _tell(outcome: Outcome, beside: Path | None) -> Outcome:
     faults = outcome.judgement.faults or "nothing lost, nothing doubled"
     _say(f"{outcome.stampede}:")
     _say(f"  {outcome.judgement.closed_once} closed in {outcome.seconds:.0f} s, {faults}")
     if not outcome.stampede.is_disturbed and not is_refused(outcome):
         _say(f"  results/{save(outcome).name}")
+        if beside and outcome.stampede.way.is_ours:
+            _say(f"  {pair(outcome, beside.resolve())}")
     return outcome
 
 

@@ -12,6 +12,7 @@ from typing import Literal
 from benchmarks.meter import Meter
 from benchmarks.ways import Way
 from deployments import postgres
+from deployments.prefect_server.settings import as_environment
 from deployments.sandbox.settings import Rotation
 from deployments.stack import Part, Stack, free_port, stack
 
@@ -51,13 +52,13 @@ class Installation:
 
 @contextmanager
 def installed(home: Path, database: Database, way: Way, **settings: str) -> Iterator[Stack]:
-    """A Prefect server on this database, as that is meant to be started, and nothing else."""
+    """Prefect's own server on this database, and nothing else; for us with our settings."""
     with ExitStack() as everything:
         if database == "postgres":
             url = everything.enter_context(postgres.database(free_port()))
             settings["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = url
         installation = everything.enter_context(stack(home, **AS_INSTALLED, **settings))
-        installation.start_server(plain=not way.is_ours)
+        installation.start_server(plain=True, **(as_environment() if way.is_ours else {}))
         yield installation
 
 

@@ -94,14 +94,14 @@ def save(outcome: Outcome) -> Path:
     marks = [] if outcome.stampede.way.is_ours else ["usual"]
     marks += [f"kill{found['kills']}"] if found["kills"] else []
     name = "-".join([found["date"], str(found["tenants"]), found["database"], *marks])
-    return _write(f"{name}.json", found)
+    return write(f"{name}.json", found)
 
 
 def save_calls(stampede: Stampede, calls: Calls) -> Path:
     """Write what was asked of the Prefect API, in all, into `results`."""
     found = {"tenants": stampede.tenants, **vars(calls)}
     name = f"{_today()}-{stampede.tenants}-{stampede.database}-calls.json"
-    return _write(name, found)
+    return write(name, found)
 
 
 def table(outcomes: Iterable[Outcome]) -> str:
@@ -154,7 +154,8 @@ def _rounded(figures: dict[str, float]) -> dict[str, float]:
     return {name: round(figure, 3) for name, figure in figures.items()}
 
 
-def _write(name: str, found: dict[str, Any]) -> Path:
+def write(name: str, found: dict[str, Any]) -> Path:
+    """Write figures into `results`, under this name."""
     RESULTS.mkdir(exist_ok=True)
     target = RESULTS / name
     target.write_text(json.dumps(found, indent=2) + "\n")

@@ -10,6 +10,7 @@ import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -100,10 +101,10 @@ async def _requests(
         "Secret block: read, alone",
         _each(numbers, lambda it: client.read_block_document_by_name(f"s-{it}", "secret")),
     )
-    change = BlockDocumentUpdate(data={"value": GRANT}, merge_existing_data=False)
+    rewrite = BlockDocumentUpdate(data={"value": GRANT}, merge_existing_data=False)
     yield (
         "Secret block: write",
-        _each(numbers, lambda _: client.update_block_document(secret.id, change)),
+        _each(numbers, lambda _: client.update_block_document(secret.id, rewrite)),
     )
     table: dict[str, Any] = {"type": "table", "data": TABLE}
     yield (
@@ -112,6 +113,17 @@ async def _requests(
             runs,
             lambda run: client.request("POST", "/artifacts/", json={**table, "key": f"a-{run}"}),
         ),
+    )
+    made = (await client.request("POST", "/artifacts/filter", json={"limit": 100})).json()
+    for what, change in (("its table", {"data": TABLE}), ("no table", {"data": GRANT})):
+        yield f"artifact: change {what}", _each(made, partial(_change_artifact, client, change))
+
+
+async def _change_artifact(
+    client: PrefectClient, change: dict[str, Any], artifact: dict[str, Any]
+) -> None:
+    await client.request(
+        "PATCH", "/artifacts/{id}", path_params={"id": artifact["id"]}, json=change
     )
 
 

@@ -24,7 +24,7 @@ from weakref import WeakKeyDictionary
 
 import httpx
 from anyio import move_on_after
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.actions import VariableCreate
 from prefect.client.schemas.objects import Variable
 from prefect.exceptions import Abort, ObjectAlreadyExists
@@ -71,12 +71,18 @@ class Lease:
     def __init__(self, name: str) -> None:
         self.process = Process.this(name)
         self.lost = asyncio.Event()
+        self.ends_with_it: list[UUID] = []
+        """Variables that are of no use without it."""
         self._id = UUID(int=0)
         self._renewed_at = float("-inf")
         self._landed_at = float("-inf")
         self._doubtful_since: float | None = None
         self._renewing = asyncio.Lock()
         self._watch = Watch()
+        self._is_kept = False
+        self._others: set[str] = set()
+        self.departed = 0
+        """How many other processes' leases have ended, as far as this process has seen."""
 
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[Self]:
@@ -87,6 +93,7 @@ class Lease:
         # A client of its own: a renewal must not queue behind what the runs ask.
         async with get_client(httpx_settings=_ITS_OWN) as self._client:
             await self._begin()
+            self._is_kept = True
             with suppress(httpx.HTTPError, TimeoutError, ValueError):
                 await self._look()  # what a process of this machine has left needs no waiting for
             # Each by itself: a slow look must not make the next one come too late to count.
@@ -94,10 +101,23 @@ class Lease:
             try:
                 yield self
             finally:
+                self._is_kept = False
                 for task in keeping:
                     task.cancel()
+                # What was done under a lease that was lost may go on.
+                with_it = [] if self.is_lost else self.ends_with_it
                 with suppress(httpx.HTTPError), move_on_after(ENDED_WITHIN, shield=True):
-                    await delete_variable(self._client, self._id)
+                    for variable in (self._id, *with_it):
+                        await delete_variable(self._client, variable)
+
+    @asynccontextmanager
+    async def client(self) -> AsyncIterator[PrefectClient]:
+        """A client of Prefect's API for what belongs to the process and outlives its runs."""
+        if self._is_kept:
+            yield self._client
+            return
+        async with get_client(httpx_settings=_ITS_OWN) as client:
+            yield client
 
     @property
     def is_lost(self) -> bool:
@@ -220,11 +240,17 @@ class Lease:
         asked_at = clock.elapsed()
         async with asyncio.timeout(self._step):
             found = await read_leases(self._client)
+            self._count({process.id for process in found.values()})
             for lease_id in self._watch.look(found, asked_at, clock.elapsed()):
                 if lease_id == self._id or clock.elapsed() - asked_at > self._step:
                     continue  # what was seen before this process slept itself is no evidence
                 logger.warning("Process %s does not live any more.", found[lease_id].name)
                 await delete_variable(self._client, lease_id)
+                self._count(self._others - {found[lease_id].id})
+
+    def _count(self, others: set[str]) -> None:
+        self.departed += len(self._others - others)
+        self._others = others
 
 
 _LOST = (

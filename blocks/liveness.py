@@ -54,11 +54,24 @@ class Watch:
 
 async def read_leases(client: PrefectClient) -> dict[UUID, Process]:
     """All leases there are, by the ids of their variables."""
-    found: dict[UUID, Process] = {}
-    offset = 0
-    while page := await _page(client, offset):
-        offset += len(page)
-        found |= dict(_readable(page))
+    return dict(_readable(await read_variables(client, PREFIX)))
+
+
+async def read_variables(client: PrefectClient, prefix: str) -> list[dict[str, Any]]:
+    """All variables whose names begin so, as Prefect's API tells of them."""
+    found = await _pages(client, prefix)
+    while len(found) >= PAGE:
+        # What is deleted between two pages moves others from the next one to the one before.
+        before, found = found, await _pages(client, prefix)
+        if [it["id"] for it in before] == [it["id"] for it in found]:
+            break
+    return found
+
+
+async def _pages(client: PrefectClient, prefix: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    while page := await _page(client, prefix, len(found)):
+        found += page
         if len(page) < PAGE:
             break
     return found
@@ -84,16 +97,18 @@ async def delete_variable(client: PrefectClient, variable_id: UUID) -> None:
             raise
 
 
-async def _page(client: PrefectClient, offset: int) -> list[dict[str, Any]]:
+async def _page(client: PrefectClient, prefix: str, offset: int) -> list[dict[str, Any]]:
     wanted = {
-        "variables": {"name": {"like_": f"{PREFIX}%"}},
+        "variables": {"name": {"like_": f"{prefix}%"}},
         "sort": "NAME_ASC",
         "offset": offset,
         "limit": PAGE,
     }
-    page: list[dict[str, Any]] = (
-        await client.request("POST", "/variables/filter", json=wanted)
-    ).json()
+    answer = await client.request("POST", "/variables/filter", json=wanted)
+    try:
+        page: list[dict[str, Any]] = answer.json()
+    except ValueError:
+        raise httpx.RemoteProtocolError("Something else than Prefect answered.") from None
     return page
 
 

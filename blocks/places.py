@@ -38,6 +38,7 @@ class _Place:
     places: "Places"
     tenant: _Tenant
     is_lent: bool = False
+    is_left: bool = False
 
     async def take(self) -> None:
         await self.tenant.free.acquire()
@@ -60,8 +61,20 @@ class _Place:
     def leave(self) -> None:
         if self.is_lent:
             self._count(lent=-1)
-        else:
+        elif not self.is_left:
             self._release()
+
+    @asynccontextmanager
+    async def left(self) -> AsyncIterator[None]:
+        self._release()
+        self.is_left = True
+        self.places.left += 1
+        try:
+            yield
+        finally:
+            self.places.left -= 1
+        await self.take()
+        self.is_left = False
 
     def _release(self) -> None:
         self.places.free.release()
@@ -82,6 +95,8 @@ class Places:
     def __init__(self, number: int) -> None:
         self.free = asyncio.Semaphore(number)
         self.lent = 0
+        self.left = 0
+        """How many runs have left theirs for a while: they wait for a moment."""
         self._number = number
         self._tenants: dict[str, _Tenant] = {}
 
@@ -114,6 +129,24 @@ class Places:
 def is_beside_others() -> bool:
     """Whether this run has such a place: others are executed in the same event loop."""
     return _mine.get(None) is not None
+
+
+def leave_for_good() -> None:
+    """Leave this run's place to others: the run asks nothing more. Without one, do nothing."""
+    if (place := _mine.get(None)) and not place.is_left:
+        place.leave()
+        place.is_left, place.is_lent = True, False
+
+
+@asynccontextmanager
+async def left_while_waiting() -> AsyncIterator[None]:
+    """Leave this run's place to others; it gets another one afterwards. Without one, do nothing."""
+    place = _mine.get(None)
+    if place is None:
+        yield
+        return
+    async with place.left():
+        yield
 
 
 @asynccontextmanager

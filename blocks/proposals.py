@@ -23,6 +23,9 @@ AT_ONCE = 50
 EXECUTED = {"state": {"type": {"any_": [StateType.PENDING, StateType.RUNNING]}}}
 """The runs that some process executes, as a filter of Prefect's."""
 
+ENDED_WITHIN = 1.0
+"""Seconds for which runs that end alike are gathered: to the second that they closed in."""
+
 _companies: LRUCache[str, Together[UUID, State[Any]]] = LRUCache(100)
 
 
@@ -69,6 +72,18 @@ async def set_states(
     }
 
 
+async def set_state_beside_others(
+    client: PrefectClient, run_id: UUID, state: State[Any]
+) -> State[Any] | None:
+    """Set a state of an executed run, in one request with the runs that are set to the same.
+
+    Returns the state, or None where the run is not executed any more.
+    """
+    if accepted := await _company(state).get(run_id, has_place=True):
+        return accepted
+    return (await set_states(client, [run_id], state, EXECUTED)).get(run_id)
+
+
 async def propose(state: State[Any], run: FlowRun) -> State[Any]:
     """Propose a state for a run that is executed; returns the one it has then.
 
@@ -76,7 +91,7 @@ async def propose(state: State[Any], run: FlowRun) -> State[Any]:
     suspended or deleted it, and httpx.HTTPError where Prefect's API is away. Under Prefect's own
     engine also what `prefect.utilities.engine.propose_state` raises.
     """
-    if state.is_scheduled() and (accepted := await _company(state).get(run.id)):
+    if accepted := await _company(state).get(run.id):
         return accepted
     async with get_client() as client:
         if not is_beside_others():
@@ -84,11 +99,11 @@ async def propose(state: State[Any], run: FlowRun) -> State[Any]:
         # The same each time: one whose answer was lost is known again by it.
         transition = uuid5(run.id, f"{state.name}: {state.message}")
         states = await set_states(client, [run.id], state, EXECUTED, transition=transition)
-        return states.get(run.id) or await _state_after_lost_answer(client, transition, run)
+        return states.get(run.id) or await _state_after_lost_answer(client, transition, run, state)
 
 
 async def _state_after_lost_answer(
-    client: PrefectClient, transition: UUID, run: FlowRun
+    client: PrefectClient, transition: UUID, run: FlowRun, proposed: State[Any]
 ) -> State[Any]:
     """The run's state, if it is the proposed one: the answer to a first attempt was lost."""
     try:
@@ -96,6 +111,10 @@ async def _state_after_lost_answer(
     except ObjectNotFound:
         raise OwnershipLostError("The run was deleted.") from None
     if stored and stored.state_details.transition_id == transition:
+        return stored
+    # In one request with others: what a run ends with is the last that is said of it.
+    is_same = stored and (stored.name, stored.message) == (proposed.name, proposed.message)
+    if stored and is_same and proposed.is_final():
         return stored
     raise OwnershipLostError(f"The run is {stored and stored.name} now.")
 
@@ -109,5 +128,6 @@ def _company(state: State[Any]) -> Together[UUID, State[Any]]:
             async with get_client() as client:
                 return await set_states(client, run_ids, state, EXECUTED)
 
-        _companies[likeness] = Together(ask, AT_ONCE)
+        gathered_for = ENDED_WITHIN if state.is_final() else None
+        _companies[likeness] = Together(ask, AT_ONCE, gathered_for)
     return _companies[likeness]

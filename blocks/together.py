@@ -34,19 +34,26 @@ class Together(Generic[Asked, Answer]):
         ask: Asks for these; what is missing from its answer, or all of them if it fails, is asked
             for by each who wants it alone.
         most: For how many it can ask.
+        gathered_for: Seconds for which whoever asks first waits for company.
     """
 
     def __init__(
-        self, ask: Callable[[list[Asked]], Awaitable[Mapping[Asked, Answer]]], most: int
+        self,
+        ask: Callable[[list[Asked]], Awaitable[Mapping[Asked, Answer]]],
+        most: int,
+        gathered_for: float | None = None,
     ) -> None:
-        self._ask, self._most = ask, most
+        self._ask, self._most, self._gathered_for = ask, most, gathered_for
         self._waiting: WeakKeyDictionary[asyncio.AbstractEventLoop, _Waiting[Asked, Answer]]
         self._waiting = WeakKeyDictionary()
         self._asking: set[asyncio.Task[None]] = set()
 
-    async def get(self, wanted: Asked) -> Answer | None:
-        """The answer for this one; None if it has to be asked for alone."""
-        if not is_beside_others():
+    async def get(self, wanted: Asked, *, has_place: bool | None = None) -> Answer | None:
+        """The answer for this one; None if it has to be asked for alone.
+
+        `has_place` tells whether others ask beside it, where that is known better.
+        """
+        if not (is_beside_others() if has_place is None else has_place):
             return None
         waiting = self._waiting.setdefault(asyncio.get_running_loop(), {})
         if wanted in waiting:
@@ -60,7 +67,8 @@ class Together(Generic[Asked, Answer]):
         return await answer
 
     async def _ask_for(self, waiting: _Waiting[Asked, Answer]) -> None:
-        await asyncio.sleep(GATHERED_FOR)
+        gathered_for = self._gathered_for
+        await asyncio.sleep(GATHERED_FOR if gathered_for is None else gathered_for)
         while waiting:
             some = {wanted: waiting.pop(wanted) for wanted in [*islice(waiting, self._most)]}
             answers: Mapping[Asked, Answer] = {}

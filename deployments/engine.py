@@ -21,6 +21,7 @@ from prefect.results import ResultStore, get_result_store
 from prefect.states import Cancelled, Running, exception_to_failed_state, return_value_to_state
 
 from blocks.lease import OwnershipUnknownError
+from blocks.places import leave_for_good
 from blocks.proposals import propose
 from deployments.validation import validated
 
@@ -72,6 +73,7 @@ async def _execute(flow: Flow[..., Any], run: FlowRun, client: PrefectClient) ->
     logger.info("Beginning flow run %r for flow %r", run.name, flow.name)
     await _call_hooks(flow.on_running_hooks, flow, run)
     state = await _outcome(flow, run)
+    leave_for_good()
     run.state = await propose(state, run)
     logger.info("Finished in state %s", run.state)
     if run.state.is_completed():

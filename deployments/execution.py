@@ -12,9 +12,10 @@ from cachetools import LRUCache
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import (
     FlowRunFilter,
-    FlowRunFilterId,
     FlowRunFilterState,
     FlowRunFilterStateType,
+    WorkPoolFilter,
+    WorkPoolFilterName,
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.flows import Flow
@@ -29,7 +30,7 @@ from deployments.claims import show_as_running
 from deployments.due import DueMoments
 from deployments.engine import end_cancelled, execute
 from deployments.loading import CannotLoadError, LoadedFlows
-from deployments.recovery import give_back
+from deployments.recovery import Looks, give_back
 from flows.unopened import record_unstarted
 from flows.waiting import PREFECT_TROUBLE
 
@@ -40,7 +41,8 @@ INTERRUPTIONS = 3
 """How often a run is given back that is interrupted by what has nothing to do with Prefect."""
 
 MOST_UNDER_WAY = 1_000
-"""Runs that are executed or wait for a place: more belong to other workers, or wait in Prefect."""
+"""Runs that are executed or wait for a place: more belong to other workers, or wait in Prefect.
+Those that wait for a moment are not counted: they take some kilobytes each."""
 
 AWAY = (httpx.HTTPError, OwnershipUnknownError)
 """What Prefect's API being away looks like."""
@@ -76,10 +78,11 @@ class Executions:
         places: Where they are executed at once.
         due: Told when a run that waits falls due.
         logger: The worker's.
+        looks: Told when a run is left.
     """
 
-    def __init__(self, places: Places, due: DueMoments, logger: Logger) -> None:
-        self._places, self._due, self._logger = places, due, logger
+    def __init__(self, places: Places, due: DueMoments, logger: Logger, looks: Looks) -> None:
+        self._places, self._due, self._logger, self._looks = places, due, logger, looks
         self._flows = LoadedFlows()
         self._under_way: dict[UUID, Execution] = {}
         self._interrupted: LRUCache[UUID, int] = LRUCache(1_000)
@@ -94,7 +97,7 @@ class Executions:
     @property
     def is_full(self) -> bool:
         """Whether so many wait for a place, of one tenant then, that no more are to be claimed."""
-        return len(self._under_way) >= MOST_UNDER_WAY
+        return len(self._under_way) - self._places.left >= MOST_UNDER_WAY
 
     def hold(self, run: FlowRun, work: Work, claim: Claim) -> Execution:
         """Take note of a run that was claimed: `carry_out` has to follow."""
@@ -112,7 +115,7 @@ class Executions:
             except OwnershipLostError as lost:
                 self._logger.info("Run %s is left: %s", execution.run.name, lost)
             except Exception as error:
-                # It is given back at the next look for what was left.
+                self._looks.soon()  # and it is given back
                 self._logger.exception("Run %s was interrupted.", execution.run.name)
                 if not isinstance(error, PREFECT_TROUBLE):
                     await self._end_if_hopeless(execution, type(error).__name__, client)
@@ -130,15 +133,15 @@ class Executions:
             if execution.work.lease is under:
                 execution.scope.cancel()
 
-    async def notice_cancelling(self, client: PrefectClient) -> None:
+    async def notice_cancelling(self, client: PrefectClient, pool: str) -> None:
         """Stop what somebody cancelled: Prefect's own observer is deaf after a long outage."""
         if not self._under_way:
             return
         kinds = FlowRunFilterStateType(any_=[StateType.CANCELLING])
-        wanted = FlowRunFilter(
-            id=FlowRunFilterId(any_=[*self._under_way]), state=FlowRunFilterState(type=kinds)
-        )
-        for run in await client.read_flow_runs(flow_run_filter=wanted):
+        for run in await client.read_flow_runs(
+            work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[pool])),
+            flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=kinds)),
+        ):
             self.cancel(run.id)
 
     async def _execute(self, execution: Execution, client: PrefectClient) -> None:
@@ -185,6 +188,8 @@ class Executions:
 
     async def _show_if_slow(self, execution: Execution, client: PrefectClient) -> None:
         await anyio.sleep(SLOW_AFTER)
+        if execution.run.state is None or not execution.run.state.is_pending():
+            return
         try:
             with ownership.working(execution.work):
                 await show_as_running(client, execution.run, execution.claim)

@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+import anyio
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import (
     FlowRunFilter,
@@ -27,11 +28,14 @@ from blocks import clock
 from blocks.claim import Claim
 from blocks.liveness import has_lease
 from blocks.lock import only_holder
-from blocks.proposals import EXECUTED, set_states
+from blocks.proposals import set_state_beside_others
 from deployments.readable import is_unreadable
 
 AHEAD = timedelta(minutes=1)
 """How much earlier than its occurrence a run that was given back stands in the queue."""
+
+LOOK_SECONDS = 60.0
+"""How often to look though no process has departed: each look reads all runs that are claimed."""
 
 LOCKED_SECONDS = 10.0
 """How long to wait while another process gives runs back: it may as well have them all."""
@@ -40,6 +44,26 @@ PAGE = 200
 _LEFT = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
 
 IsHeld = Callable[[UUID], bool]
+
+
+class Looks:
+    """When to look for runs that were left: where one may have been, and every LOOK_SECONDS."""
+
+    def __init__(self) -> None:
+        self._departed: int | None = None
+        self._looked_at = float("-inf")
+
+    def is_due(self, departed: int) -> bool:
+        """Whether to look now; `departed` is how many processes have, as the lease counts them."""
+        return self._departed != departed or clock.elapsed() - self._looked_at >= LOOK_SECONDS
+
+    def done(self, departed: int) -> None:
+        """A look was completed that began when so many had departed."""
+        self._departed, self._looked_at = departed, clock.elapsed()
+
+    def soon(self) -> None:
+        """Look at the next opportunity: something was left here."""
+        self._departed = None
 
 
 async def recover(client: PrefectClient, pool: str, process: str, is_held: IsHeld) -> list[FlowRun]:
@@ -57,13 +81,18 @@ async def recover(client: PrefectClient, pool: str, process: str, is_held: IsHel
     # By one at a time: whoever found them earlier could take them from who has claimed them since.
     async with only_holder("recovery", patience=LOCKED_SECONDS):
         left = await _left(client, pool, process, is_held)
-        for run, claim in left:
-            try:
-                await give_back(client, run, f"{claim.worker}, process {claim.process}, is gone")
-            except Exception:  # noqa: BLE001
-                # The others go on all the same; this one is found at the next look.
-                get_logger("recovery").exception("Run %s is not given back.", run.name)
+        async with anyio.create_task_group() as giving_back:
+            for run, claim in left:
+                giving_back.start_soon(_try_to_give_back, client, run, claim)
     return [run for run, _ in left]
+
+
+async def _try_to_give_back(client: PrefectClient, run: FlowRun, claim: Claim) -> None:
+    try:
+        await give_back(client, run, f"{claim.worker}, process {claim.process}, is gone")
+    except Exception:  # noqa: BLE001
+        # The others go on all the same; this one is found at the next look.
+        get_logger("recovery").exception("Run %s is not given back.", run.name)
 
 
 async def give_back(client: PrefectClient, run: FlowRun, why: str) -> None:
@@ -78,7 +107,7 @@ async def give_back(client: PrefectClient, run: FlowRun, why: str) -> None:
     # server that forgives a repeated one does so for some seconds only.
     ahead = (run.expected_start_time or clock.now()) - AHEAD
     state: State[None] = Scheduled(name="HandedOver", message=why, scheduled_time=ahead)
-    await set_states(client, [run.id], state, EXECUTED)
+    await set_state_beside_others(client, run.id, state)
 
 
 async def _left(

@@ -91,13 +91,13 @@ class Stack:
         user, _, password = auth_string(self.home).partition(":")
         return user, password
 
-    def start_server(self, *, plain: bool = False) -> Part:
+    def start_server(self, *, plain: bool = False, **settings: str) -> Part:
         """Start the Prefect server and wait until it answers.
 
-        `plain` is `prefect server start` as it is.
+        `plain` is `prefect server start` as it is; `settings` are more environment variables.
         """
         command = ["prefect", "server", "start"] if plain else ["-m", "deployments.prefect_server"]
-        part = self._start("server", [*command, "--port", str(self.port)])
+        part = self._start("server", [*command, "--port", str(self.port)], settings)
         self._wait(part, lambda: _answers(f"{self.api_url}/health"))
         return part
 

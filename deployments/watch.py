@@ -14,6 +14,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.sorting import FlowRunSort, TaskRunSort
 
 from blocks.binding import Binding
+from blocks.claim import Claim
 from deployments.sandbox.client import SandboxClient
 
 QUIET = {"Scheduled", "Late", "Pending", "Submitting"}
@@ -70,11 +71,13 @@ class Watch:
         state = run.state
         if state is None or state.name in QUIET:
             return
+        claim = Claim.in_message(state.message)
+        until = claim.until if claim else state.state_details.scheduled_time
         if self._is_new((run.id, state.id)):
-            self.say(f"{night} {state.name}" + (f": {state.message}" if state.message else ""))
-        if state.is_scheduled() and state.state_details.scheduled_time:
-            left = state.state_details.scheduled_time.timestamp() - time.time()
-            self._count(run, max(0, round(left)))
+            said = f"until {until:%Y-%m-%d %H:%M:%S} UTC" if until else state.message
+            self.say(f"{night} {state.name}" + (f": {said}" if said else ""))
+        if until:
+            self._count(run, max(0, round(until.timestamp() - time.time())))
 
     def _count(self, run: FlowRun, left: int) -> None:
         if self._is_new((run.id, run.state_name, left)):

@@ -44,7 +44,7 @@ from deployments.execution import Execution, Executions
 from deployments.prefect_client import shared_prefect_client
 from deployments.queue import Queue
 from deployments.readable import is_unreadable
-from deployments.recovery import recover
+from deployments.recovery import Looks, recover
 from deployments.stopped import LOOK_SECONDS, StoppedRuns
 from deployments.sweep import Sweep, sweep_seconds
 from deployments.unreadable import set_aside_unreadable
@@ -78,7 +78,8 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
         self._places = Places(limit or RUNS_AT_ONCE)
         self._due = DueMoments()
         self._queue = Queue(work_pool_name, self._work_queues, limit or RUNS_AT_ONCE)
-        self._executions = Executions(self._places, self._due, self._logger)
+        self._looks = Looks()
+        self._executions = Executions(self._places, self._due, self._logger, self._looks)
         self._lease: Lease | None = None
         self._has_recovered = False
         self._setting_aside = anyio.Lock()
@@ -115,7 +116,7 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
             return
         try:
             await self._recover()
-            await self._executions.notice_cancelling(self.client)
+            await self._executions.notice_cancelling(self.client, self._work_pool_name)
         except (Exception, OwnershipLostError) as trouble:  # noqa: BLE001  (there is a next time)
             kind = type(trouble).__name__
             self._logger.warning("Runs that were left are not looked for now (%s).", kind)
@@ -156,14 +157,16 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
                     first.set()
                     await self._lease.lost.wait()
                     self._executions.drop(under=self._lease)
+                    self._looks.soon()
             except (Exception, OwnershipLostError) as error:  # noqa: BLE001  (it is tried again)
                 self._logger.warning("No lease is given (%s).", type(error).__name__)
                 await asyncio.sleep(1)
             self._lease = None
 
     async def _recover(self) -> None:
-        if (lease := self._lease) is None:
+        if (lease := self._lease) is None or not self._looks.is_due(lease.departed):
             return
+        departed = lease.departed
         # What is claimed while Prefect answers how things stood a while ago was not left either.
         held = {*self._executions.run_ids, *self._queue.claiming}
         self._queue.claimed_lately = claimed_lately = set[UUID]()
@@ -173,6 +176,7 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
                 return run_id in held or run_id in claimed_lately
 
             await recover(self.client, self._work_pool_name, lease.process.id, is_held)
+        self._looks.done(departed)
         self._has_recovered = True
 
     async def _record_stopped(self) -> None:
@@ -243,6 +247,7 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
                 claimed = await self._claim_due()
             except (Exception, OwnershipLostError) as error:  # noqa: BLE001  (it is tried again)
                 self._logger.warning("Runs are not claimed (%s).", type(error).__name__)
+                self._looks.soon()  # what was claimed may never be heard of
                 await self._set_aside_after(error)
                 await anyio.sleep(1)
                 continue

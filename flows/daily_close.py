@@ -1,11 +1,11 @@
 """The daily close flow: one night of one binding, from the refresh to the recorded outcome.
 
-The flow's body runs from its first line again after every wait and after every crash. Each step
+The flow's body may run from its first line again after a wait, and does so after a crash. Each step
 therefore either finds its work noted in the binding's context and is passed over, or repeats a
 request that its receiver recognises by the idempotency key.
 """
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Annotated, Any
 
@@ -28,7 +28,7 @@ from flows.ending import end_unopened, not_recorded, stop_schedule, unexpected
 from flows.keeping import note, record
 from flows.last_night import end_if_last
 from flows.night import DeletedError, Night, TooLateError
-from flows.opening import open_night
+from flows.opening import SettledError, open_night, read_again
 from flows.requests import NightError, UnreadableRequestError
 from flows.step import step
 from flows.unopened import record_cancelled, record_failed
@@ -46,7 +46,7 @@ async def run_batch(night: Night) -> None:
 
 async def wait_for_upstream(night: Night) -> None:
     """Wait until upstream systems are done, counted from the scheduled start."""
-    await wait_until(night.upstream_done_at, name="WaitForUpstream")
+    await _wait(night, night.upstream_done_at, name="WaitForUpstream")
     night.refuse_late()
 
 
@@ -68,7 +68,7 @@ async def prepare_batch_snapshot(night: Night) -> Snapshot:
 
 async def replication_delay(night: Night) -> None:
     """Wait until the snapshot has reached every replica, counted from when it was taken."""
-    await wait_until(night.replicated_at, name="ReplicationDelay")
+    await _wait(night, night.replicated_at, name="ReplicationDelay")
     night.refuse_late()
 
 
@@ -168,7 +168,7 @@ async def _close(night: Night) -> LastBatch:
     """The steps of the night in their order, and how it ended."""
     try:
         # A worker looks some seconds ahead, and may begin a run before its time.
-        await wait_until(night.occurrence, name="WaitForStart")
+        await _wait(night, night.occurrence, name="WaitForStart")
         await _wait_while_stopped(night)
         night.refuse_late()
         if not night.is_refreshed:
@@ -181,6 +181,8 @@ async def _close(night: Night) -> LastBatch:
         closed = await close_batch(night)
     except (TooLateError, DeletedError) as stopped:
         return night.ended("SKIPPED", reason=str(stopped))
+    except SettledError as settled:
+        return settled.outcome
     except GrantLostError as lost:
         night.grant_lost = str(lost)
         return night.ended("FAILED", reason=str(lost))
@@ -193,11 +195,17 @@ async def _close(night: Night) -> LastBatch:
     return night.ended("CLOSED", closed_at=closed.closed_at or clock.now())
 
 
+async def _wait(night: Night, moment: datetime, *, name: str) -> None:
+    """Wait; afterwards what is stored counts, and not what this run remembers."""
+    if await wait_until(moment, name=name):
+        await read_again(night)
+
+
 async def _wait_while_stopped(night: Night, *, surely: bool = False) -> None:
     """Send nothing while somebody has stopped the night; go on if that ends in time."""
     while stop := await night.stopped_by(surely=surely):
         night.refuse_late(stop.because)
-        await wait_until(night.look_again_at(), name=stop.state)
+        await wait_until(night.look_again_at(), name=stop.state, in_memory=False)
 
 
 async def _access_token(night: Night, *, rejected: SecretStr | None = None) -> SecretStr:

@@ -9,11 +9,20 @@ from blocks import clock, standing
 from blocks import context as contexts
 from blocks.binding import Binding
 from blocks.grant import was_refreshed
+from blocks.outcome import LastBatch
 from blocks.places import is_beside_others
 from flows.contract import DailyOrdersBatchCloseConfigRequest
 from flows.keeping import recorded
 from flows.night import Night
 from flows.requests import NightError, configured_now, read_request
+
+
+class SettledError(Exception):
+    """Another run has closed the night while this one waited."""
+
+    def __init__(self, outcome: LastBatch) -> None:
+        super().__init__(f"The night is {outcome.status} already.")
+        self.outcome = outcome
 
 
 class NothingDueError(NightError):
@@ -57,6 +66,14 @@ async def open_night(binding: Binding, configured: object) -> Night:
         night.next_laid_out = await stands.next_night_after(occurrence) if stands else None
     night.is_refreshed = bool(night.snapshot_id) or was_refreshed(binding, since=occurrence)
     return night
+
+
+async def read_again(night: Night) -> None:
+    """Read what is stored of the night by now; raises SettledError if it is closed."""
+    night.context = await contexts.load(night.binding)
+    night.recorded = await recorded(night.binding, night.context, night.occurrence)
+    if night.settled:
+        raise SettledError(night.settled)
 
 
 def _occurrence(

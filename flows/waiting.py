@@ -1,10 +1,15 @@
-"""How a run sleeps: the one file that knows that a waiting run executes nowhere.
+"""How a run waits: the one file that knows where a waiting run is meanwhile.
 
-Prefect has no "sleep until"; a flow that sleeps holds a process and a worker slot, and is lost with
-either. So a run that must wait proposes `Scheduled` for itself at the moment it waits for, under
-the name of its wait, and ends. When the moment comes any worker picks it up like any other
-scheduled run, and the flow begins again from its first line: whatever it did before the wait must
-be stored, and whatever moment it waits for must be derived from what is stored, never from "now".
+Prefect has no "sleep until". Our worker executes many runs in one process, so there a run sleeps in
+memory, in a Prefect state that has the name of its wait, and others take its place.
+
+Elsewhere a flow that sleeps holds a process and a worker slot. So there, and for long waits, the
+run proposes `Scheduled` for itself at the moment it waits for, under the name of its wait, and ends.
+When the moment comes any worker picks it up like any other scheduled run.
+
+In both cases the process may be gone by then, and the flow begins again from its first line. So
+whatever it did before the wait must be stored, and whatever moment it waits for must be derived
+from what is stored, never from "now".
 """
 
 import asyncio
@@ -19,11 +24,13 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import FlowRunContext
 from prefect.exceptions import Pause
 from prefect.logging import get_run_logger
-from prefect.states import Scheduled
+from prefect.states import Running, Scheduled
 
 from blocks import clock, ownership
+from blocks.claim import Claim
 from blocks.lease import OwnershipUnknownError
 from blocks.lock import LockedError
+from blocks.places import is_beside_others, left_while_waiting
 from blocks.prefect_refusal import why_prefect_refuses
 from blocks.proposals import propose
 
@@ -40,26 +47,38 @@ AGAIN_SECONDS = (0, 1, 2, 4, 8, 15)
 BEGIN_AGAIN = timedelta(seconds=10)
 
 SLEPT_IN_PLACE = timedelta(seconds=3)
-"""A wait this short costs less slept than ended and begun again."""
+"""A wait this short is not worth to be shown."""
+
+KEPT_AT_MOST = timedelta(hours=1)
+"""A longer wait is cheaper in Prefect's database than in a worker's memory."""
+
+LOOK_AT_CLOCK_SECONDS = 15.0
 
 
-async def wait_until(moment: datetime, *, name: str) -> None:
-    """Return at `moment` (aware), or at once if it has passed.
+async def wait_until(moment: datetime, *, name: str, in_memory: bool = True) -> bool:
+    """Return at `moment` (aware), or at once if it has passed; whether there was a wait.
 
-    A longer wait of a deployed run raises `prefect.exceptions.Pause`, which ends the run's process
-    in the Prefect state `name`; the run comes back here, from the flow's first line, at `moment`.
+    A run that our worker executes waits in its memory, in a state of this name, for KEPT_AT_MOST at
+    most. A longer wait, or one of a run that Prefect's own engine executes, or not `in_memory`,
+    raises `prefect.exceptions.Pause`, which ends the run's process in the Prefect state `name`; the
+    run comes back here, from the flow's first line, at `moment`.
 
     Called directly from Python (no deployment, so no worker that would pick it up again) the flow
     sleeps in its own process.
     """
+    has_waited = False
     # Looked at again on waking: a worker may begin a run some seconds before its scheduled time.
     while (left := moment - clock.now()) > timedelta(0):
+        has_waited = True
         context = FlowRunContext.get()
         run = context.flow_run if context else None
         if run is None or run.deployment_id is None or left <= SLEPT_IN_PLACE:
             await asyncio.sleep(left.total_seconds())
+        elif in_memory and is_beside_others() and left <= KEPT_AT_MOST:
+            await _keep_until(moment, name, run)
         else:
             await _end_run_until(moment, name, run)
+    return has_waited
 
 
 async def go_on_later(trouble: Exception) -> None:
@@ -83,6 +102,19 @@ async def go_on_later(trouble: Exception) -> None:
                 ownership.require()
             )  # an earlier attempt may have ended it, and its answer be lost
             await _end_run_until(clock.now() + BEGIN_AGAIN, "PrefectUnavailable", run)
+
+
+async def _keep_until(moment: datetime, name: str, run: FlowRun) -> None:
+    """Wait in this process's memory; people see what for, and others take the run's place."""
+    if claim := Claim.in_message(run.state.message if run.state else None):
+        waiting: State[None] = Running(name=name, message=str(claim.waiting(moment)))
+        # While Prefect is away the run waits unseen: whose it is, is asked before it goes on.
+        with suppress(*PREFECT_TROUBLE):
+            run.state = await propose(waiting, run)
+    async with left_while_waiting():
+        # In pieces: the machine may sleep meanwhile, and its clock be corrected.
+        while (left := (moment - clock.now()).total_seconds()) > 0:  # noqa: ASYNC110
+            await asyncio.sleep(min(left, LOOK_AT_CLOCK_SECONDS))
 
 
 async def _end_run_until(moment: datetime, name: str, run: FlowRun) -> NoReturn:

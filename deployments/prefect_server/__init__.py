@@ -1,1 +1,1 @@
-"""Prefect's own server, made to bear many closes at once: `__main__` says by what."""
+"""Prefect's own server, safe and with settings for many closes at once: `__main__` says which."""

@@ -11,13 +11,14 @@ from uuid import uuid4
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.client.schemas.responses import DeploymentResponse
 from pydantic import SecretStr
 
 from blocks import caller_token, clock
 from blocks import deployment as deployments
 from blocks.binding import Binding
+from blocks.claim import Claim
 from deployments.sandbox.client import SandboxClient
 from deployments.sandbox.shapes import Close
 from flows.admission import parse_request
@@ -183,3 +184,12 @@ class Nights:
             assert not run.state.is_final(), f"{run.state_name}: {run.state.message}"
             assert time.monotonic() < deadline, f"{run.state_name}, and never {state}"
             await asyncio.sleep(0.2)
+
+
+def waits_until(state: State[Any] | None) -> datetime:
+    """Until when a run waits that is in this state, in a worker's memory or as scheduled."""
+    assert state
+    claim, scheduled = Claim.in_message(state.message), state.state_details.scheduled_time
+    until_when = claim.until if claim else scheduled
+    assert until_when, f"{state.name} is no wait"
+    return datetime.fromisoformat(until_when.isoformat())

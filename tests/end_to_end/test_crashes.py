@@ -7,7 +7,7 @@ from blocks import clock, context
 from deployments import journeys
 from deployments.sandbox.client import SandboxClient
 from deployments.stack import Part, Stack
-from tests.end_to_end.nights import PATIENCE, Nights, due_together, in_seconds, until
+from tests.end_to_end.nights import PATIENCE, Nights, due_together, in_seconds, until, waits_until
 
 
 async def all_wait(everyone: Iterable[Nights], name: str) -> None:
@@ -18,8 +18,7 @@ async def all_wait(everyone: Iterable[Nights], name: str) -> None:
         (run,) = await nights.runs()
         assert run.state
         assert run.state_name == name
-        assert run.state.state_details.scheduled_time
-        left = run.state.state_details.scheduled_time - clock.now()
+        left = waits_until(run.state) - clock.now()
         assert left.total_seconds() > 2, f"{name} was reached too late to kill anything in it"
 
 

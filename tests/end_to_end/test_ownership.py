@@ -16,7 +16,7 @@ from deployments import batches, journeys
 from deployments.sandbox.client import SandboxClient
 from deployments.stack import WORK_POOL, Part, Stack
 from tests.end_to_end.conftest import LEASE_SECONDS
-from tests.end_to_end.nights import PATIENCE, Nights, due_together, in_seconds, until
+from tests.end_to_end.nights import PATIENCE, Nights, due_together, in_seconds, until, waits_until
 
 NAME = "namesake"
 
@@ -136,11 +136,11 @@ async def test_while_the_work_pool_is_paused_nothing_is_sent(
     run = await nights.reach(wait)
     async with paused(client):
         before = requests(nights)
-        over = run.state.state_details.scheduled_time
+        over = waits_until(run.state)
         await until("the wait to be over", lambda: in_seconds(-5) > over)
         assert requests(nights) == before
         (run,) = await nights.runs()
-        assert run.state_name == wait
+        assert run.state_name == "WorkPoolPaused"
 
     await nights.reach("Completed")
     assert len(nights.closes()) == 1

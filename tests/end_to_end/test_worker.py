@@ -19,7 +19,8 @@ from blocks import context, grant, history, systems
 from deployments.stack import Stack
 from tests.end_to_end.evening import Evening
 from tests.end_to_end.evening import evening as an_evening
-from tests.end_to_end.nights import PATIENCE, Nights
+from tests.end_to_end.nights import PATIENCE, Nights, waits_until
+from tests.locks import is_released
 
 SOON = 5.0
 """Seconds, at most, from the button to the end of the run, and until it shows in the API."""
@@ -101,18 +102,14 @@ async def test_a_run_that_is_cancelled_while_the_orders_api_hangs_ends_within_se
     evening: Evening, client: PrefectClient
 ) -> None:
     await cancelled_soon(evening.executing, client)
-    assert not await client.read_variable_by_name(
-        f"batch_close_lock-{evening.executing.binding.slug}"
-    )
+    assert await is_released(f"lock-{evening.executing.binding.slug}")
 
 
 async def test_a_run_that_is_cancelled_during_its_refresh_loses_neither_token_nor_lock(
     evening: Evening, client: PrefectClient
 ) -> None:
     await cancelled_soon(evening.refreshing, client)
-    assert not await client.read_variable_by_name(
-        f"batch_close_lock-{evening.refreshing.binding.slug}"
-    )
+    assert await is_released(f"lock-{evening.refreshing.binding.slug}")
     # The server rotates strictly: this works with the token that came last, and no other.
     await grant.refresh(evening.refreshing.binding, await systems.oauth_server())
     assert evening.refreshing.refreshes() == 2
@@ -165,6 +162,4 @@ async def test_the_history_of_a_run_shows_what_it_waited_for_and_until_when(
     names = [it.name for it in shown]
     assert names == ["Scheduled", "Running", "WaitForUpstream", "ReplicationDelay", "Completed"]
     for wait, following in pairwise(shown[2:]):
-        until_when = wait.state_details.scheduled_time
-        assert until_when
-        assert wait.timestamp < until_when <= following.timestamp
+        assert wait.timestamp < waits_until(wait) <= following.timestamp

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -24,14 +25,19 @@ from blocks.lease import (
     lease_of_this_process,
 )
 from blocks.liveness import delete_variable, read_leases
-from blocks.lock import Holder, LockedError
+from blocks.lock import LockedError
+from blocks.lock_list import PREFIX, Locked, LockList, OwnList, digest, read_lists
 from blocks.oauth import OAuthServer, Tokens
 from blocks.ownership import Work
 from blocks.process import Process
 from tests.flows.batch import Batch, is_alive
+from tests.locks import is_locked, is_released
 
-ELSEWHERE = Process(id=uuid4().hex, name="worker", machine="another", pid=7, seconds=60)
-"""A process that has no lease, on a machine that this one cannot look into."""
+
+def elsewhere() -> Process:
+    """A process that has no lease, on a machine that this one cannot look into."""
+    return Process(id=uuid4().hex, name="worker", machine="another", pid=7, seconds=60)
+
 
 CANCELLED: State[None] = Cancelled()
 SUSPENDED: State[None] = State(
@@ -177,14 +183,21 @@ async def test_who_was_given_up_in_a_refresh_stores_its_token_if_nobody_has_repl
     assert kept == (SecretStr(meanwhile) if meanwhile else given[0].refresh_token)
 
 
+async def listed(
+    client: PrefectClient, process: Process, name: str, *, is_once_only: bool = False
+) -> None:
+    """Have the process's list say that it holds the lock of this name."""
+    locked = Locked(1, is_once_only, int(clock.now().timestamp()))
+    value = LockList(process=process, locked={digest(name): locked}).model_dump(mode="json")
+    variable = VariableCreate(name=f"{PREFIX}{process.id}-1", value=value)
+    await client.create_variable(variable)
+
+
 async def test_a_lock_whose_holder_has_no_lease_is_taken_over_at_once(
     client: PrefectClient, me: Me
 ) -> None:
     name = f"lock-{uuid4().hex}"
-    left = Holder(process=ELSEWHERE, attempt="1")
-    await client.create_variable(
-        VariableCreate(name=f"batch_close_{name}", value=left.model_dump(mode="json"))
-    )
+    await listed(client, elsewhere(), name)
 
     async with asyncio.timeout(5), lock.only_holder(name):
         pass
@@ -195,27 +208,88 @@ async def test_a_lock_whose_holder_lives_is_not_taken_over_however_silent_it_is(
 ) -> None:
     name = f"lock-{uuid4().hex}"
     async with Lease("worker").kept() as other:
-        held = Holder(process=other.process, attempt="1")
-        await client.create_variable(
-            VariableCreate(name=f"batch_close_{name}", value=held.model_dump(mode="json"))
-        )
+        await listed(client, other.process, name)
 
         with pytest.raises(LockedError, match="somebody who lives"):
             async with lock.only_holder(name, patience=1):
                 pass
 
 
-async def test_a_lock_that_a_lost_answer_left_to_this_process_is_taken_by_it(
+async def test_of_two_processes_that_want_a_lock_at_once_both_get_it_one_after_the_other(
+    client: PrefectClient, me: Me
+) -> None:
+    name, inside = f"lock-{uuid4().hex}", []
+
+    async def take(lease: Lease) -> None:
+        with ownership.working(Work(lease)):
+            async with lock.only_holder(name):
+                inside.append(lease)
+                assert inside == [lease]
+                await asyncio.sleep(0.2)
+                inside.remove(lease)
+
+    async with Lease("one").kept() as one, Lease("other").kept() as other, asyncio.timeout(30):
+        await asyncio.gather(*(take(lease) for lease in 4 * [one, other]))
+
+
+async def test_a_lock_is_held_from_when_it_is_written_to_when_it_is_taken_off_the_list(
     client: PrefectClient, me: Me
 ) -> None:
     name = f"lock-{uuid4().hex}"
-    left = Holder(process=me.lease.process, attempt="whose answer was lost")
-    await client.create_variable(
-        VariableCreate(name=f"batch_close_{name}", value=left.model_dump(mode="json"))
-    )
+    async with lock.only_holder(name):
+        assert await is_locked(name)
+    assert await is_released(name)
 
-    async with asyncio.timeout(5), lock.only_holder(name):
-        pass
+
+async def test_what_is_locked_side_by_side_is_written_at_once(
+    me: Me, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[int] = []
+    write = OwnList._write  # noqa: SLF001  (how often Prefect is asked)
+
+    async def counted(own: OwnList, client: PrefectClient) -> None:
+        written.append(len(own.locked))
+        await write(own, client)
+
+    monkeypatch.setattr(OwnList, "_write", counted)
+    arrived = asyncio.Barrier(20)
+
+    async def take() -> None:
+        async with lock.only_holder(f"lock-{uuid4().hex}"):
+            await arrived.wait()
+
+    await asyncio.gather(*(take() for _ in range(20)))
+
+    assert max(written) == 20
+    assert len(written) <= 3
+
+
+async def test_a_list_whose_answer_was_lost_counts_no_more_whenever_it_is_carried_out(
+    client: PrefectClient, me: Me, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = f"lock-{uuid4().hex}", f"lock-{uuid4().hex}"
+    request, late = PrefectClient.request, []
+
+    async def lost(self: PrefectClient, method: str, path: str, **options: Any) -> object:
+        if method == "PATCH":
+            late.append(partial(request, client, method, path, **options))
+            raise httpx.ReadTimeout("lost")
+        return await request(self, method, path, **options)
+
+    async with lock.only_holder(f"lock-{uuid4().hex}"):
+        with monkeypatch.context() as patch:
+            patch.setattr(PrefectClient, "request", lost)
+            with pytest.raises(httpx.ReadTimeout):
+                async with lock.only_holder(first):
+                    pass
+        async with lock.only_holder(second):
+            for carried_out in late:
+                await carried_out()
+            (mine,) = [
+                it for it, _ in await read_lists(client) if it.process.id == me.lease.process.id
+            ]
+            assert digest(second) in mine.locked
+            assert digest(first) not in mine.locked
 
 
 async def test_two_runs_of_one_process_exclude_each_other(me: Me) -> None:
@@ -230,15 +304,12 @@ async def test_a_lock_under_which_a_token_is_spent_outlives_the_lease_of_who_may
     client: PrefectClient, me: Me, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = f"lock-{uuid4().hex}"
-    left = Holder(process=ELSEWHERE, attempt="1", is_once_only=True)
-    await client.create_variable(
-        VariableCreate(name=f"batch_close_{name}", value=left.model_dump(mode="json"))
-    )
+    await listed(client, left := elsewhere(), name, is_once_only=True)
     with pytest.raises(LockedError):
         async with lock.only_holder(name, patience=1):
             pass
 
-    later = clock.now() + timedelta(seconds=lock.ONCE_ONLY_LEASES * ELSEWHERE.seconds)
+    later = clock.now() + timedelta(seconds=lock.ONCE_ONLY_LEASES * left.seconds)
     monkeypatch.setattr(clock, "now", lambda: later)
     async with asyncio.timeout(5), lock.only_holder(name):
         pass
@@ -251,10 +322,7 @@ async def test_the_same_lock_of_a_process_that_is_seen_to_be_gone_is_taken_over_
     ended = await asyncio.create_subprocess_exec("sleep", "0")
     await ended.wait()
     gone = me.lease.process.model_copy(update={"id": uuid4().hex, "pid": ended.pid})
-    left = Holder(process=gone, attempt="1", is_once_only=True)
-    await client.create_variable(
-        VariableCreate(name=f"batch_close_{name}", value=left.model_dump(mode="json"))
-    )
+    await listed(client, gone, name, is_once_only=True)
 
     async with asyncio.timeout(5), lock.only_holder(name):
         pass
@@ -266,8 +334,9 @@ async def test_who_was_given_up_while_a_token_came_still_holds_its_lock_and_stor
     send, waiting = http.send, []
 
     async def another_process() -> Grant:
-        with ownership.working(None):
-            return await grant.refresh(batch.binding, server, unless=lambda it: it != stored)
+        async with Lease("another").kept() as other:
+            with ownership.working(Work(other)):
+                return await grant.refresh(batch.binding, server, unless=lambda it: it != stored)
 
     async def frozen(request: httpx.Request, **options: Any) -> http.Reply:
         reply = await send(request, **options)
@@ -320,26 +389,6 @@ async def test_a_lease_ends_with_its_process(client: PrefectClient) -> None:
         name = f"batch_close_lease-{lease.process.id}"
         assert await client.read_variable_by_name(name)
     assert await client.read_variable_by_name(name) is None
-
-
-async def test_an_attempt_for_a_lock_that_is_given_up_leaves_none_behind(
-    client: PrefectClient, me: Me, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    name = f"lock-{uuid4().hex}"
-    create = lock._create  # noqa: SLF001  (what Prefect does while nobody waits for its answer)
-
-    async def answers_never(*asked: object) -> object:
-        await create(*asked)
-        return await asyncio.Event().wait()
-
-    monkeypatch.setattr(lock, "_create", answers_never)
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(1), lock.only_holder(name):
-            pass
-
-    async with asyncio.timeout(5):
-        while await client.read_variable_by_name(f"batch_close_{name}"):  # noqa: ASYNC110  (in the background)
-            await asyncio.sleep(0.1)
 
 
 async def test_a_change_of_state_whose_answer_was_lost_is_not_sent_again_by_prefects_client(

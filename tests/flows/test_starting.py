@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowFilter, FlowFilterName
 from prefect.client.schemas.objects import FlowRun
 
 from blocks import caller_token, secret_blocks
@@ -28,7 +29,8 @@ async def http(configure_deployed: None) -> AsyncIterator[httpx.AsyncClient]:
 
 async def runs_of(journeys: Journeys) -> list[FlowRun]:
     async with get_client() as client:
-        runs = await client.read_flow_runs()
+        of_flow = FlowFilter(name=FlowFilterName(any_=["configure"]))
+        runs = await client.read_flow_runs(flow_filter=of_flow)
     tenant = journeys.batch.binding.tenant_id
     return [run for run in runs if run.parameters.get("tenant_id") == tenant]
 

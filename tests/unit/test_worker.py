@@ -22,7 +22,7 @@ from blocks.places import Places
 from deployments.due import DueMoments
 from deployments.execution import Execution, Executions
 from deployments.queue import Queue
-from deployments.recovery import recover
+from deployments.recovery import Looks, recover
 from deployments.worker import BatchCloseWorker
 
 ME = uuid4().hex
@@ -123,7 +123,7 @@ async def test_a_run_that_is_interrupted_each_time_is_ended_and_not_begun_for_ev
     monkeypatch.setattr(Executions, "_execute", interrupted)
     monkeypatch.setattr(Executions, "_show_if_slow", nothing)
     monkeypatch.setattr("deployments.execution._end_unexecuted", end)
-    executions = Executions(Places(1), DueMoments(), logging.getLogger())
+    executions = Executions(Places(1), DueMoments(), logging.getLogger(), Looks())
     run, lease = FlowRun(id=uuid4(), flow_id=uuid4()), Lease("worker")
     prefect = cast("PrefectClient", object())
     for _ in range(3):

@@ -1,0 +1,216 @@
+"""What each process has locked: one Prefect variable for each process, its list.
+
+A process writes its list first, and reads everybody's after that. So of two that want the same, at
+least one sees the other. What several runs of a process lock and release within a moment is written
+at once.
+
+A list is numbered. What was written and never answered may be carried out later than what is
+written next: so the process begins another list then, and only its latest one counts.
+"""
+
+import asyncio
+import re
+from collections.abc import Iterable
+from contextlib import suppress
+from datetime import datetime
+from hashlib import sha256
+from itertools import count
+from typing import Any, NamedTuple
+from uuid import UUID
+from weakref import WeakKeyDictionary, WeakValueDictionary
+
+import httpx
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.actions import VariableCreate
+from pydantic import BaseModel, ValidationError
+
+from blocks import clock, ownership
+from blocks.lease import Lease
+from blocks.liveness import is_not_found, read_variables
+from blocks.places import is_beside_others
+from blocks.process import Process
+
+PREFIX = "batch_close_locks-"
+_NAME = re.compile(rf"{PREFIX}(?P<process>[0-9a-f]{{32}})-(?P<number>\d+)")
+
+GATHERED_FOR = 0.2
+"""Seconds for which what is locked and released side by side is gathered."""
+
+AGAIN_AFTER = 5.0
+"""Seconds between attempts to tell of a release while Prefect's API is away."""
+
+MOST = 80
+"""Locks of one process at a time: a Prefect variable holds 5,000 bytes."""
+
+
+class Locked(NamedTuple):
+    """One entry of a list: which of the process's attempts, what for, since when.
+
+    `is_once_only` says that what is done meanwhile must not be done a second time; `since` is in
+    seconds since 1970 (UTC).
+    """
+
+    attempt: int
+    is_once_only: bool
+    since: int
+
+
+class LockList(BaseModel):
+    """What a process has locked, or tries to, by the digests of the locks' names."""
+
+    process: Process
+    locked: dict[str, Locked]
+
+
+class OwnList:
+    """This process's list."""
+
+    _attempts = count(1)
+
+    def __init__(self, lease: Lease) -> None:
+        self.process = lease.process
+        self.locked: dict[str, Locked] = {}
+        self.turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self.room = asyncio.Semaphore(MOST)
+        self._lease = lease
+        self._number = 0
+        self._id: UUID | None = None
+        self._publishing: asyncio.Task[list[LockList]] | None = None
+        self._next: asyncio.Task[list[LockList]] | None = None
+        self._settling: asyncio.Task[None] | None = None
+        self._is_asked = False
+
+    @classmethod
+    def of(cls, lease: Lease) -> "OwnList":
+        """The list of the process that has this lease."""
+        if lease not in _lists:
+            _lists[lease] = cls(lease)
+        return _lists[lease]
+
+    def lock(self, name: str, *, is_once_only: bool) -> Locked:
+        """Put a lock onto the list: `publish` has to follow."""
+        since = int(clock.now().timestamp())
+        self.locked[digest(name)] = locked = Locked(next(self._attempts), is_once_only, since)
+        return locked
+
+    def unlock(self, name: str) -> None:
+        """Take a lock from the list, and have the others see so in a moment."""
+        self.locked.pop(digest(name), None)
+        if self._settling is None or self._settling.done():
+            self._settling = asyncio.create_task(self._settle())
+
+    async def publish(self) -> list[LockList]:
+        """Write the list as it is now; returns the others' as they stood after that.
+
+        Raises httpx.HTTPError where Prefect's API is away.
+        """
+        self._is_asked = True
+        return await asyncio.shield(self._publish_next())
+
+    async def others(self) -> list[LockList]:
+        """The others' lists, and nothing is written."""
+        async with self._lease.client() as client:
+            return self._without_mine(await read_lists(client))
+
+    def _publish_next(self) -> asyncio.Task[list[LockList]]:
+        if self._next is None:
+            gathered_for = GATHERED_FOR if is_beside_others() else 0
+            publishing = self._publish_after(self._publishing, gathered_for)
+            self._next = asyncio.create_task(publishing)
+            self._next.add_done_callback(_retrieved)
+        return self._next
+
+    async def _publish_after(
+        self, before: asyncio.Task[list[LockList]] | None, gathered_for: float
+    ) -> list[LockList]:
+        await asyncio.sleep(gathered_for)
+        if before:
+            await asyncio.wait([before])
+        # What is put onto the list from now on needs the next one.
+        self._publishing, self._next = self._next, None
+        is_asked, self._is_asked = self._is_asked, False
+        # Whoever locks has asked for the lease; and a release is told whatever became of that.
+        with ownership.working(None):
+            async with self._lease.client() as client:
+                asked_at = clock.elapsed()
+                await self._write(client)
+                if not is_asked:
+                    return []
+                return self._without_mine(await read_lists(client), asked_at)
+
+    async def _write(self, client: PrefectClient) -> None:
+        listed = LockList(process=self.process, locked=self.locked)
+        value = listed.model_dump(mode="json", by_alias=True)
+        known, self._id = self._id, None
+        if known and await _is_written(client, known, value):
+            self._id = known
+            return
+        self._number += 1
+        name = f"{PREFIX}{self.process.id}-{self._number}"
+        made = await client.create_variable(VariableCreate(name=name, value=value))
+        self._id = made.id
+        self._lease.ends_with_it.append(made.id)
+
+    async def _settle(self) -> None:
+        is_told = False
+        while not is_told:
+            with suppress(Exception):  # whatever it is: until it is told, nobody else has the lock
+                await asyncio.shield(self._publish_next())
+                is_told = True
+            if not is_told:
+                await asyncio.sleep(AGAIN_AFTER)
+
+    def _without_mine(
+        self, lists: Iterable[tuple[LockList, datetime]], asked_at: float | None = None
+    ) -> list[LockList]:
+        others = []
+        for found, updated in lists:
+            if found.process.id != self.process.id:
+                others.append(found)
+            elif asked_at is not None:
+                clock.compare(updated, asked_at=asked_at)
+        return others
+
+
+_lists: WeakKeyDictionary[Lease, OwnList] = WeakKeyDictionary()
+
+
+def digest(name: str) -> str:
+    """How the lock of this name is listed."""
+    return sha256(name.encode()).hexdigest()[:16]
+
+
+async def read_lists(client: PrefectClient) -> list[tuple[LockList, datetime]]:
+    """Each process's latest list, and when it was written; raises httpx.HTTPError."""
+    latest: dict[str, tuple[int, LockList, datetime]] = {}
+    for variable in await read_variables(client, PREFIX):
+        name = _NAME.fullmatch(variable["name"])
+        if name is None:  # somebody else's variable
+            continue
+        with suppress(ValidationError):  # somebody wrote into it: its process will write again
+            found, number = LockList.model_validate(variable["value"]), int(name["number"])
+            if number > latest.get(name["process"], (0,))[0]:
+                updated = datetime.fromisoformat(variable["updated"])
+                latest[name["process"]] = (number, found, updated)
+    return [(found, updated) for _, found, updated in latest.values()]
+
+
+async def _is_written(client: PrefectClient, variable_id: UUID, value: dict[str, Any]) -> bool:
+    """Write the list; returns whether it still exists."""
+    try:
+        answer = await client.request(
+            "PATCH", "/variables/{id}", path_params={"id": variable_id}, json={"value": value}
+        )
+    except httpx.HTTPStatusError as error:
+        if not is_not_found(error):
+            raise
+        return False
+    if answer.status_code != httpx.codes.NO_CONTENT:  # a page of what stands before Prefect
+        raise httpx.RemoteProtocolError("Something else than Prefect answered.")
+    return True
+
+
+def _retrieved(task: asyncio.Task[list[LockList]]) -> None:
+    """Who waits for it learns of its failure; nobody may."""
+    if not task.cancelled():
+        task.exception()
