@@ -16,14 +16,15 @@ import random
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from datetime import timedelta
 from types import MappingProxyType
 
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import PrefectClient, get_client
 
 from blocks import clock, ownership
 from blocks.lease import Lease, lease_of_this_process
-from blocks.liveness import has_lease
-from blocks.lock_list import Locked, LockList, OwnList, digest, read_lists
+from blocks.liveness import delete_variable, has_lease
+from blocks.lock_list import Locked, LockList, OwnList, digest, read_all, read_lists
 from blocks.ownership import Work
 
 PATIENCE = 180.0
@@ -35,6 +36,12 @@ POLL_SECONDS = 0.5
 ONCE_ONLY_LEASES = 3
 """How many lengths of its holder's lease a lock lasts at least under which something is done that
 must not be done twice, unless its holder is seen to be gone. Counted from when it was taken."""
+
+
+KEPT_FOR = timedelta(hours=1)
+"""How long a list is kept at least after it was written."""
+
+_NOTHING = Locked(0, is_once_only=False, since=0)
 
 
 class LockedError(Exception):
@@ -83,13 +90,28 @@ async def still_holder(name: str) -> AsyncIterator[None]:
 async def _is_held_still(name: str) -> bool:
     """Whether this very work holds the lock, and nobody has taken it over."""
     async with get_client() as client:
-        lists = [found for found, _ in await read_lists(client)]
+        lists = [stored.listed for stored in await read_lists(client)]
     holders = {
         (found.process.id, found.locked[digest(name)].attempt)
         for found in lists
         if digest(name) in found.locked
     }
     return holders == {_held.get().get(name)}
+
+
+async def delete_left(client: PrefectClient) -> None:
+    """Delete the lists of processes that are gone, and those that a process has begun others after.
+
+    Raises httpx.HTTPError where Prefect's API is away.
+    """
+    latest = {stored.variable_id for stored in await read_lists(client)}
+    for stored in await read_all(client):
+        if clock.now() - stored.updated < KEPT_FOR:
+            continue
+        lasting = [it for it in stored.listed.locked.values() if it.is_once_only] or [_NOTHING]
+        is_over = stored.variable_id not in latest
+        if is_over or all([await _is_left(stored.listed, locked) for locked in lasting]):
+            await delete_variable(client, stored.variable_id)
 
 
 @asynccontextmanager

@@ -12,6 +12,7 @@ import asyncio
 import re
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
 from itertools import count
@@ -60,6 +61,16 @@ class LockList(BaseModel):
 
     process: Process
     locked: dict[str, Locked]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A list as it stands in Prefect."""
+
+    variable_id: UUID
+    number: int
+    listed: LockList
+    updated: datetime
 
 
 class OwnList:
@@ -161,14 +172,14 @@ class OwnList:
                 await asyncio.sleep(AGAIN_AFTER)
 
     def _without_mine(
-        self, lists: Iterable[tuple[LockList, datetime]], asked_at: float | None = None
+        self, lists: Iterable[Stored], asked_at: float | None = None
     ) -> list[LockList]:
         others = []
-        for found, updated in lists:
-            if found.process.id != self.process.id:
-                others.append(found)
+        for stored in lists:
+            if stored.listed.process.id != self.process.id:
+                others.append(stored.listed)
             elif asked_at is not None:
-                clock.compare(updated, asked_at=asked_at)
+                clock.compare(stored.updated, asked_at=asked_at)
         return others
 
 
@@ -180,19 +191,28 @@ def digest(name: str) -> str:
     return sha256(name.encode()).hexdigest()[:16]
 
 
-async def read_lists(client: PrefectClient) -> list[tuple[LockList, datetime]]:
-    """Each process's latest list, and when it was written; raises httpx.HTTPError."""
-    latest: dict[str, tuple[int, LockList, datetime]] = {}
+async def read_lists(client: PrefectClient) -> list[Stored]:
+    """Each process's latest list; raises httpx.HTTPError where Prefect's API is away."""
+    latest: dict[str, Stored] = {}
+    for stored in await read_all(client):
+        process = stored.listed.process.id
+        if process not in latest or stored.number > latest[process].number:
+            latest[process] = stored
+    return [*latest.values()]
+
+
+async def read_all(client: PrefectClient) -> list[Stored]:
+    """The same, and those that processes have begun others after."""
+    found = []
     for variable in await read_variables(client, PREFIX):
         name = _NAME.fullmatch(variable["name"])
         if name is None:  # somebody else's variable
             continue
         with suppress(ValidationError):  # somebody wrote into it: its process will write again
-            found, number = LockList.model_validate(variable["value"]), int(name["number"])
-            if number > latest.get(name["process"], (0,))[0]:
-                updated = datetime.fromisoformat(variable["updated"])
-                latest[name["process"]] = (number, found, updated)
-    return [(found, updated) for _, found, updated in latest.values()]
+            listed = LockList.model_validate(variable["value"])
+            updated = datetime.fromisoformat(variable["updated"])
+            found.append(Stored(UUID(variable["id"]), int(name["number"]), listed, updated))
+    return found
 
 
 async def _is_written(client: PrefectClient, variable_id: UUID, value: dict[str, Any]) -> bool:

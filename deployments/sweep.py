@@ -1,8 +1,8 @@
-"""What nobody needs any more is deleted by the workers: callers' tokens and grants.
+"""What nobody needs any more is deleted by the workers: callers' tokens, grants, lists of locks.
 
 Every flow deletes what it does not need itself. But a worker may be killed before it comes to that,
 a run cancelled before it began or deleted, an API killed between two requests. So each worker looks
-every `sweep_seconds`, at callers' tokens each time, at grants every fifth time. Several that look
+every `sweep_seconds`, at callers' tokens each time, at the rest every fifth time. Several that look
 at once do no harm: what is gone already is fine, and grants are changed under their locks.
 """
 
@@ -12,6 +12,7 @@ from functools import partial
 from prefect.client.orchestration import PrefectClient
 from prefect.logging import get_logger
 
+from blocks.lock import delete_left
 from blocks.process import seconds_of
 from deployments.unneeded_grants import UnneededGrants
 from deployments.unneeded_tokens import delete_unneeded
@@ -22,7 +23,7 @@ SWEEP_SECONDS = "BATCH_CLOSE_SWEEP_SECONDS"
 SHORTEST, LONGEST = 1.0, 600.0
 
 GRANTS_EVERY = 5
-"""At every fifth look also at the grants: there are as many as batches."""
+"""At every fifth look also at the grants, as many as batches, and at what processes have locked."""
 
 logger = get_logger("sweep")
 
@@ -46,6 +47,7 @@ class Sweep:
         """
         trouble = await _try("Callers' tokens", partial(delete_unneeded, client))
         if self._looks % GRANTS_EVERY == 0:
+            trouble = await _try("Lists of locks", partial(delete_left, client)) or trouble
             trouble = await _try("Grants", partial(self._grants.look, client)) or trouble
         self._looks += 1
         return trouble

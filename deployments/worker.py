@@ -49,7 +49,7 @@ from deployments.stopped import LOOK_SECONDS, StoppedRuns
 from deployments.sweep import Sweep, sweep_seconds
 from deployments.unreadable import set_aside_unreadable
 
-RUNS_AT_ONCE = 32
+RUNS_AT_ONCE = 64
 """Unless `--limit` says otherwise. Many more at once only drown the Prefect API's database."""
 
 HEARS_OF_CANCELLING = {

@@ -4,8 +4,8 @@ Prefect has no "sleep until". Our worker executes many runs in one process, so t
 memory, in a Prefect state that has the name of its wait, and others take its place.
 
 Elsewhere a flow that sleeps holds a process and a worker slot. So there, and for long waits, the
-run proposes `Scheduled` for itself at the moment it waits for, under the name of its wait, and ends.
-When the moment comes any worker picks it up like any other scheduled run.
+run proposes `Scheduled` for itself at the moment it waits for, under the name of its wait, and
+ends. When the moment comes any worker picks it up like any other scheduled run.
 
 In both cases the process may be gone by then, and the flow begins again from its first line. So
 whatever it did before the wait must be stored, and whatever moment it waits for must be derived
@@ -106,12 +106,12 @@ async def go_on_later(trouble: Exception) -> None:
 
 async def _keep_until(moment: datetime, name: str, run: FlowRun) -> None:
     """Wait in this process's memory; people see what for, and others take the run's place."""
-    if claim := Claim.in_message(run.state.message if run.state else None):
-        waiting: State[None] = Running(name=name, message=str(claim.waiting(moment)))
-        # While Prefect is away the run waits unseen: whose it is, is asked before it goes on.
-        with suppress(*PREFECT_TROUBLE):
-            run.state = await propose(waiting, run)
     async with left_while_waiting():
+        if claim := Claim.in_message(run.state.message if run.state else None):
+            waiting: State[None] = Running(name=name, message=str(claim.waiting(moment)))
+            # While Prefect is away the run waits unseen: whose it is, is asked before it goes on.
+            with suppress(*PREFECT_TROUBLE):
+                run.state = await propose(waiting, run)
         # In pieces: the machine may sleep meanwhile, and its clock be corrected.
         while (left := (moment - clock.now()).total_seconds()) > 0:  # noqa: ASYNC110
             await asyncio.sleep(min(left, LOOK_AT_CLOCK_SECONDS))

@@ -10,7 +10,7 @@ from blocks.lock_list import digest, read_lists
 async def is_locked(name: str) -> bool:
     """Whether any process has this lock on its list."""
     async with get_client() as client:
-        return any(digest(name) in found.locked for found, _ in await read_lists(client))
+        return any(digest(name) in it.listed.locked for it in await read_lists(client))
 
 
 async def is_released(name: str, *, patience: float = 5) -> bool:

@@ -21,6 +21,9 @@ from blocks.lease import OwnershipLostError, OwnershipUnknownError
 from blocks.lock import LockedError
 from blocks.oauth import GrantLostError, OAuthServer
 
+JUST_READ = 10.0
+"""Seconds for which what was read of a grant under its lock is believed."""
+
 logger = get_logger("grant")
 
 
@@ -89,14 +92,17 @@ async def refresh(
     Raises what OAuthServer.refresh raises. The stored grant stays as it is then, except that a
     token refused for good is marked, and refused here from then on without asking the server.
     """
-    async with _only_writer(binding, is_once_only=True), _turn(server):
-        # Read after both: what is stored when its turn has come is what is sent.
+    async with _only_writer(binding, is_once_only=True):
         found = await document.read(binding)
         if unless and unless(found.grant):
             return found.grant
-        if found.grant.lost_because:
-            raise GrantLostError(found.grant.lost_because)
-        fresh = await _rotate(found, server)
+        read_at = clock.elapsed()
+        async with _turn(server):
+            if clock.elapsed() - read_at > JUST_READ:  # people may have stored another meanwhile
+                found = await document.read(binding)
+            if found.grant.lost_because:
+                raise GrantLostError(found.grant.lost_because)
+            fresh = await _rotate(found, server)
     if fresh.to_revoke:
         await _revoke_if_possible(binding, server)
     return fresh

@@ -2,14 +2,16 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.actions import WorkPoolUpdate
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.client.schemas.responses import DeploymentResponse
@@ -21,6 +23,7 @@ from blocks.binding import Binding
 from blocks.claim import Claim
 from deployments.sandbox.client import SandboxClient
 from deployments.sandbox.shapes import Close
+from deployments.stack import WORK_POOL
 from flows.admission import parse_request
 from flows.configure import configure, configure_schedule
 from flows.contract import DailyOrdersBatchCloseConfigRequest
@@ -193,3 +196,13 @@ def waits_until(state: State[Any] | None) -> datetime:
     until_when = claim.until if claim else scheduled
     assert until_when, f"{state.name} is no wait"
     return datetime.fromisoformat(until_when.isoformat())
+
+
+@asynccontextmanager
+async def paused(client: PrefectClient) -> AsyncIterator[None]:
+    """The work pool is paused, as by its switch in Prefect's UI."""
+    await client.update_work_pool(WORK_POOL, WorkPoolUpdate(is_paused=True))
+    try:
+        yield
+    finally:
+        await client.update_work_pool(WORK_POOL, WorkPoolUpdate(is_paused=False))

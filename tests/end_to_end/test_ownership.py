@@ -4,7 +4,6 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
 
 import pytest
 from prefect.client.orchestration import PrefectClient, get_client
@@ -16,7 +15,15 @@ from deployments import batches, journeys
 from deployments.sandbox.client import SandboxClient
 from deployments.stack import WORK_POOL, Part, Stack
 from tests.end_to_end.conftest import LEASE_SECONDS
-from tests.end_to_end.nights import PATIENCE, Nights, due_together, in_seconds, until, waits_until
+from tests.end_to_end.nights import (
+    PATIENCE,
+    Nights,
+    due_together,
+    in_seconds,
+    paused,
+    until,
+    waits_until,
+)
 
 NAME = "namesake"
 
@@ -116,16 +123,6 @@ async def test_a_worker_that_was_frozen_alone_goes_on_with_what_it_had(
     await nights.reach("Completed")
     assert len(nights.closes()) == nights.refreshes() == 1
     assert "for dead" not in worker.log.read_text()
-
-
-@asynccontextmanager
-async def paused(client: PrefectClient) -> AsyncIterator[None]:
-    """The work pool is paused, as by its switch in Prefect's UI."""
-    await client.update_work_pool(WORK_POOL, WorkPoolUpdate(is_paused=True))
-    try:
-        yield
-    finally:
-        await client.update_work_pool(WORK_POOL, WorkPoolUpdate(is_paused=False))
 
 
 @pytest.mark.parametrize("wait", ["WaitForUpstream", "ReplicationDelay"])

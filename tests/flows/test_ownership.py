@@ -26,7 +26,7 @@ from blocks.lease import (
 )
 from blocks.liveness import delete_variable, read_leases
 from blocks.lock import LockedError
-from blocks.lock_list import PREFIX, Locked, LockList, OwnList, digest, read_lists
+from blocks.lock_list import PREFIX, Locked, LockList, OwnList, digest, read_all, read_lists
 from blocks.oauth import OAuthServer, Tokens
 from blocks.ownership import Work
 from blocks.process import Process
@@ -184,12 +184,17 @@ async def test_who_was_given_up_in_a_refresh_stores_its_token_if_nobody_has_repl
 
 
 async def listed(
-    client: PrefectClient, process: Process, name: str, *, is_once_only: bool = False
+    client: PrefectClient,
+    process: Process,
+    name: str,
+    *,
+    is_once_only: bool = False,
+    number: int = 1,
 ) -> None:
     """Have the process's list say that it holds the lock of this name."""
     locked = Locked(1, is_once_only, int(clock.now().timestamp()))
     value = LockList(process=process, locked={digest(name): locked}).model_dump(mode="json")
-    variable = VariableCreate(name=f"{PREFIX}{process.id}-1", value=value)
+    variable = VariableCreate(name=f"{PREFIX}{process.id}-{number}", value=value)
     await client.create_variable(variable)
 
 
@@ -285,11 +290,32 @@ async def test_a_list_whose_answer_was_lost_counts_no_more_whenever_it_is_carrie
         async with lock.only_holder(second):
             for carried_out in late:
                 await carried_out()
-            (mine,) = [
-                it for it, _ in await read_lists(client) if it.process.id == me.lease.process.id
-            ]
+            lists = [it.listed for it in await read_lists(client)]
+            (mine,) = [it for it in lists if it.process.id == me.lease.process.id]
             assert digest(second) in mine.locked
             assert digest(first) not in mine.locked
+
+
+async def test_a_list_goes_once_its_process_is_gone_or_has_begun_another(
+    client: PrefectClient, me: Me, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone, frozen = elsewhere(), elsewhere()
+    await listed(client, gone, "lock-1")
+    await listed(client, frozen, "lock-2", is_once_only=True)
+    await listed(client, me.lease.process, "lock-3")
+    await listed(client, me.lease.process, "lock-3", number=2)
+
+    async def left() -> set[tuple[str, int]]:
+        mine = {gone.id, frozen.id, me.lease.process.id}
+        stored = [(it.listed.process.id, it.number) for it in await read_all(client)]
+        return {it for it in stored if it[0] in mine}
+
+    await lock.delete_left(client)
+    assert len(await left()) == 4
+
+    monkeypatch.setattr(lock, "KEPT_FOR", timedelta(0))
+    await lock.delete_left(client)
+    assert await left() == {(frozen.id, 1), (me.lease.process.id, 2)}
 
 
 async def test_two_runs_of_one_process_exclude_each_other(me: Me) -> None:
@@ -362,6 +388,7 @@ async def test_a_refresh_that_queued_for_its_turn_sends_what_is_stored_by_then(
 ) -> None:
     turn = asyncio.Semaphore(0)
     monkeypatch.setattr(use, "_turn", lambda _: turn)
+    monkeypatch.setattr(use, "JUST_READ", 0.1)
     queued = asyncio.create_task(grant.refresh(batch.binding, server))
     await asyncio.sleep(0.5)
     newer = await server.refresh(stored.refresh_token)

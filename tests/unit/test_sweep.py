@@ -40,6 +40,9 @@ async def test_grants_are_looked_at_at_every_fifth_look_and_whatever_became_of_t
     async def look(*_: object) -> None:
         looks.append("grants")
 
+    async def nothing(_: object) -> None: ...
+
+    monkeypatch.setattr(sweep, "delete_left", nothing)
     monkeypatch.setattr(sweep, "delete_unneeded", troubled)
     monkeypatch.setattr(sweep.UnneededGrants, "look", look)
     worker = Sweep()
