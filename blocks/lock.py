@@ -22,7 +22,7 @@ from types import MappingProxyType
 from prefect.client.orchestration import PrefectClient, get_client
 
 from blocks import clock, ownership
-from blocks.lease import Lease, lease_of_this_process
+from blocks.lease import RENEWALS, Lease, OwnershipUnknownError, lease_of_this_process
 from blocks.liveness import delete_variable, has_lease
 from blocks.lock_list import Locked, LockList, OwnList, digest, read_all, read_lists
 from blocks.ownership import Work
@@ -154,7 +154,7 @@ async def _turn_of(name: str, own: OwnList, patience: float) -> AsyncIterator[No
 async def _lock(name: str, lease: Lease, until: float, *, is_once_only: bool) -> Locked:
     own, began = OwnList.of(lease), clock.elapsed()
     while True:
-        await lease.require()
+        await _require(lease)
         locked = own.lock(name, is_once_only=is_once_only)
         if await _is_free(name, await own.publish()):
             return locked
@@ -165,6 +165,20 @@ async def _lock(name: str, lease: Lease, until: float, *, is_once_only: bool) ->
             await asyncio.sleep(POLL_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311
             if await _is_free(name, await own.others()):
                 break
+
+
+async def _require(lease: Lease) -> None:
+    """Return once the lease is surely this process's: after a pause that is known in a moment."""
+    doubtful_until = clock.elapsed() + lease.process.seconds / RENEWALS
+    while True:
+        try:
+            await lease.require()
+        except OwnershipUnknownError:
+            if clock.elapsed() >= doubtful_until:
+                raise
+            await asyncio.sleep(POLL_SECONDS)
+        else:
+            return
 
 
 async def _is_free(name: str, lists: list[LockList]) -> bool:

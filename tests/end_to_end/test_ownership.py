@@ -90,8 +90,8 @@ async def test_a_frozen_worker_is_taken_over_from_and_sends_nothing_when_it_wake
     tenant = nights.binding.tenant_id
     nights.sandbox.fault("orders.prepareSnapshot", "slow", tenant_id=tenant, seconds=6)
     await due_together([nights], upstream_wait=10, replication_delay=2)
-    await nights.reach("WaitForUpstream")
-    await nights.reach("Resuming")
+    over = waits_until((await nights.reach("WaitForUpstream")).state)
+    await until("the snapshot to be asked for", lambda: in_seconds(-2) > over)
 
     os.killpg(frozen.process.pid, signal.SIGSTOP)
     other = start_worker()

@@ -124,7 +124,7 @@ async def test_who_slept_for_its_whole_lease_goes_on_once_nobody_can_be_ending_i
 ) -> None:
     me.sleeps()
     with pytest.raises(OwnershipUnknownError, match="known in a moment"):
-        await grant.refresh(batch.binding, server)
+        await server.refresh(stored.refresh_token)
     assert not batch.requests("token.refresh")
 
     me.sleeps(leases=0.2)
@@ -218,6 +218,17 @@ async def test_a_lock_whose_holder_lives_is_not_taken_over_however_silent_it_is(
         with pytest.raises(LockedError, match="somebody who lives"):
             async with lock.only_holder(name, patience=1):
                 pass
+
+
+async def test_who_slept_for_its_whole_lease_has_a_lock_once_that_is_known(
+    client: PrefectClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BATCH_CLOSE_LEASE_SECONDS", "3")
+    async with Lease("worker").kept() as lease:
+        Me(lease, client, monkeypatch).sleeps()
+        with ownership.working(Work(lease)):
+            async with asyncio.timeout(5), lock.only_holder(f"lock-{uuid4().hex}"):
+                assert lease.is_sure
 
 
 async def test_of_two_processes_that_want_a_lock_at_once_both_get_it_one_after_the_other(
