@@ -2,7 +2,8 @@
 # needed than Python 3.11 to 3.13, git and make.
 
 PYTHON ?= python3
-VENV := .venv
+# `make test PREFECT=3.9.1`: another version than the constraints', in an environment of its own.
+VENV := .venv$(if $(PREFECT),-prefect-$(PREFECT))
 BIN := $(VENV)/bin
 
 .PHONY: demo serve test check chaos bench plot clean tests/end_to_end tests/flows tests/unit tests/secrets \
@@ -40,20 +41,23 @@ check: $(VENV)/installed-dev       ## lint, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-clean:                             ## forget the virtual environment
-	rm -rf $(VENV)
+clean:                             ## forget the virtual environments
+	rm -rf .venv .venv-prefect-*
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/installed: $(VENV)/bin/python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+$(VENV)/constraints.txt: $(VENV)/bin/python constraints.txt
+	sed -e '' $(if $(PREFECT),-e 's/^prefect==.*/prefect==$(PREFECT)/') constraints.txt > $@
+
+$(VENV)/installed: $(VENV)/constraints.txt pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(VENV)/constraints.txt -e .
 	@touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(VENV)/constraints.txt -e '.[dev]'
 	@touch $@
 
 $(VENV)/installed-bench: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(VENV)/constraints.txt -e '.[bench]'
 	@touch $@

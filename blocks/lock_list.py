@@ -37,6 +37,9 @@ _NAME = re.compile(rf"{PREFIX}(?P<process>[0-9a-f]{{32}})-(?P<number>\d+)")
 GATHERED_FOR = 0.2
 """Seconds for which what is locked and released side by side is gathered."""
 
+ATTEMPT_SECONDS = 15.0
+"""The longest that Prefect may take to write a list and to tell of the others'."""
+
 AGAIN_AFTER = 5.0
 """Seconds between attempts to tell of a release while Prefect's API is away."""
 
@@ -90,6 +93,8 @@ class OwnList:
         self._next: asyncio.Task[list[LockList]] | None = None
         self._settling: asyncio.Task[None] | None = None
         self._is_asked = False
+        self._told: dict[str, Locked] = {}
+        """What others may see of it: what was written, and what was never answered."""
 
     @classmethod
     def of(cls, lease: Lease) -> "OwnList":
@@ -142,15 +147,23 @@ class OwnList:
         is_asked, self._is_asked = self._is_asked, False
         # Whoever locks has asked for the lease; and a release is told whatever became of that.
         with ownership.working(None):
-            async with self._lease.client() as client:
-                asked_at = clock.elapsed()
-                await self._write(client)
-                if not is_asked:
-                    return []
-                return self._without_mine(await read_lists(client), asked_at)
+            try:
+                async with self._lease.client() as client, asyncio.timeout(ATTEMPT_SECONDS):
+                    asked_at = clock.elapsed()
+                    await self._tell(client)
+                    if not is_asked:
+                        return []
+                    return self._without_mine(await read_lists(client), asked_at)
+            except TimeoutError:
+                raise httpx.ReadTimeout("Prefect does not answer in time.") from None
 
-    async def _write(self, client: PrefectClient) -> None:
-        listed = LockList(process=self.process, locked=self.locked)
+    async def _tell(self, client: PrefectClient) -> None:
+        told = dict(self.locked)
+        self._told |= told
+        await self._write(client, LockList(process=self.process, locked=told))
+        self._told = told
+
+    async def _write(self, client: PrefectClient, listed: LockList) -> None:
         value = listed.model_dump(mode="json", by_alias=True)
         known, self._id = self._id, None
         if known and await _is_written(client, known, value):
@@ -163,12 +176,11 @@ class OwnList:
         self._lease.ends_with_it.append(made.id)
 
     async def _settle(self) -> None:
-        is_told = False
-        while not is_told:
-            with suppress(Exception):  # whatever it is: until it is told, nobody else has the lock
+        """Until it is told, nobody else has what was released: so whatever is in the way."""
+        while not self._told.items() <= self.locked.items():
+            try:
                 await asyncio.shield(self._publish_next())
-                is_told = True
-            if not is_told:
+            except Exception:  # noqa: BLE001
                 await asyncio.sleep(AGAIN_AFTER)
 
     def _without_mine(

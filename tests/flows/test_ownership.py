@@ -263,9 +263,9 @@ async def test_what_is_locked_side_by_side_is_written_at_once(
     written: list[int] = []
     write = OwnList._write  # noqa: SLF001  (how often Prefect is asked)
 
-    async def counted(own: OwnList, client: PrefectClient) -> None:
-        written.append(len(own.locked))
-        await write(own, client)
+    async def counted(own: OwnList, client: PrefectClient, listed: LockList) -> None:
+        written.append(len(listed.locked))
+        await write(own, client, listed)
 
     monkeypatch.setattr(OwnList, "_write", counted)
     arrived = asyncio.Barrier(20)
@@ -278,6 +278,27 @@ async def test_what_is_locked_side_by_side_is_written_at_once(
 
     assert max(written) == 20
     assert len(written) <= 3
+
+
+async def test_what_is_released_while_another_release_is_told_is_told_as_well(
+    me: Me, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = f"lock-{uuid4().hex}", f"lock-{uuid4().hex}"
+    write, writing, go_on = OwnList._write, asyncio.Event(), asyncio.Event()  # noqa: SLF001
+
+    async def slow(own: OwnList, client: PrefectClient, listed: LockList) -> None:
+        writing.set()
+        await go_on.wait()
+        await write(own, client, listed)
+
+    async with lock.only_holder(second):
+        async with lock.only_holder(first):
+            monkeypatch.setattr(OwnList, "_write", slow)
+        await writing.wait()
+    go_on.set()
+
+    assert await is_released(first)
+    assert await is_released(second)
 
 
 async def test_a_list_whose_answer_was_lost_counts_no_more_whenever_it_is_carried_out(
