@@ -14,7 +14,7 @@ unless they see that it is gone.
 import asyncio
 import random
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from contextvars import ContextVar
 from datetime import timedelta
 from types import MappingProxyType
@@ -124,7 +124,8 @@ async def _holding(
 ) -> AsyncIterator[None]:
     own, patience = OwnList.of(lease), PATIENCE if patience is None else patience
     until = clock.elapsed() + patience
-    async with own.room, _turn_of(name, own, patience):
+    # Who has a lock already has room for another: all might wait for each other.
+    async with nullcontext() if _held.get() else own.room, _turn_of(name, own, patience):
         try:
             locked = await _lock(name, lease, until, is_once_only=is_once_only)
             token = _held.set({**_held.get(), name: (own.process.id, locked.attempt)})

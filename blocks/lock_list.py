@@ -43,8 +43,8 @@ ATTEMPT_SECONDS = 15.0
 AGAIN_AFTER = 5.0
 """Seconds between attempts to tell of a release while Prefect's API is away."""
 
-MOST = 80
-"""Locks of one process at a time: a Prefect variable holds 5,000 bytes."""
+MOST = 40
+"""Locks of one process at a time, and under each another: a Prefect variable holds 5,000 bytes."""
 
 
 class Locked(NamedTuple):

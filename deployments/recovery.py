@@ -50,20 +50,26 @@ class Looks:
     """When to look for runs that were left: where one may have been, and every LOOK_SECONDS."""
 
     def __init__(self) -> None:
-        self._departed: int | None = None
+        self._left = 0
+        self._seen: tuple[int, int] | None = None
         self._looked_at = float("-inf")
 
     def is_due(self, departed: int) -> bool:
         """Whether to look now; `departed` is how many processes have, as the lease counts them."""
-        return self._departed != departed or clock.elapsed() - self._looked_at >= LOOK_SECONDS
+        is_old = clock.elapsed() - self._looked_at >= LOOK_SECONDS
+        return is_old or self._seen != self.begin(departed)
 
-    def done(self, departed: int) -> None:
-        """A look was completed that began when so many had departed."""
-        self._departed, self._looked_at = departed, clock.elapsed()
+    def begin(self, departed: int) -> tuple[int, int]:
+        """What a look sees that begins now: for `done`."""
+        return departed, self._left
+
+    def done(self, seen: tuple[int, int]) -> None:
+        """A look was completed that saw this when it began."""
+        self._seen, self._looked_at = seen, clock.elapsed()
 
     def soon(self) -> None:
-        """Look at the next opportunity: something was left here."""
-        self._departed = None
+        """Look at the next opportunity: something may have been left here."""
+        self._left += 1
 
 
 async def recover(client: PrefectClient, pool: str, process: str, is_held: IsHeld) -> list[FlowRun]:

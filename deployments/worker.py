@@ -166,7 +166,7 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
     async def _recover(self) -> None:
         if (lease := self._lease) is None or not self._looks.is_due(lease.departed):
             return
-        departed = lease.departed
+        seen = self._looks.begin(lease.departed)
         # What is claimed while Prefect answers how things stood a while ago was not left either.
         held = {*self._executions.run_ids, *self._queue.claiming}
         self._queue.claimed_lately = claimed_lately = set[UUID]()
@@ -176,7 +176,7 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
                 return run_id in held or run_id in claimed_lately
 
             await recover(self.client, self._work_pool_name, lease.process.id, is_held)
-        self._looks.done(departed)
+        self._looks.done(seen)
         self._has_recovered = True
 
     async def _record_stopped(self) -> None:

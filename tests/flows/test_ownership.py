@@ -15,7 +15,7 @@ from prefect.client.schemas.objects import State, StateDetails, StateType
 from prefect.states import Cancelled, Running
 from pydantic import SecretStr
 
-from blocks import clock, grant, http, lock, ownership, systems
+from blocks import clock, grant, http, lock, lock_list, ownership, systems
 from blocks.claim import Claim
 from blocks.grant import Grant, document, use
 from blocks.lease import (
@@ -278,6 +278,21 @@ async def test_what_is_locked_side_by_side_is_written_at_once(
 
     assert max(written) == 20
     assert len(written) <= 3
+
+
+async def test_as_many_locks_as_a_process_may_have_at_once_fit_into_its_list(
+    client: PrefectClient, me: Me
+) -> None:
+    arrived = asyncio.Barrier(lock_list.MOST)
+
+    async def take() -> None:
+        async with lock.only_holder(f"lock-{uuid4().hex}", is_once_only=True):
+            await arrived.wait()
+            async with lock.only_holder(f"lock-{uuid4().hex}", is_once_only=True):
+                await arrived.wait()
+
+    async with asyncio.timeout(20):
+        await asyncio.gather(*(take() for _ in range(lock_list.MOST)))
 
 
 async def test_what_is_released_while_another_release_is_told_is_told_as_well(

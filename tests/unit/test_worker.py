@@ -15,6 +15,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.states import Pending
 from prefect.workers.base import BaseWorker
 
+from blocks import clock
 from blocks.claim import Claim
 from blocks.lease import Lease
 from blocks.ownership import Work
@@ -135,3 +136,24 @@ async def test_a_run_that_is_interrupted_each_time_is_ended_and_not_begun_for_ev
 
 async def test_two_workers_of_one_name_are_two_processes() -> None:
     assert Lease("worker").process.id != Lease("worker").process.id
+
+
+def test_what_was_left_is_looked_for_where_a_process_departed_and_else_every_minute(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks, now = Looks(), 1000.0
+    monkeypatch.setattr(clock, "elapsed", lambda: now)
+    assert looks.is_due(departed=0)
+    looks.done(looks.begin(departed=0))
+    assert not looks.is_due(departed=0)
+    assert looks.is_due(departed=1)
+    now += 60
+    assert looks.is_due(departed=0)
+
+
+def test_what_is_left_while_a_look_is_under_way_is_looked_for_after_it() -> None:
+    looks = Looks()
+    seen = looks.begin(departed=0)
+    looks.soon()
+    looks.done(seen)
+    assert looks.is_due(departed=0)
