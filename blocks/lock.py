@@ -14,7 +14,7 @@ unless they see that it is gone.
 import asyncio
 import random
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
 from datetime import timedelta
 from types import MappingProxyType
@@ -31,7 +31,7 @@ PATIENCE = 180.0
 """How many seconds to wait for a living holder."""
 
 POLL_SECONDS = 0.5
-"""The pause between two looks, half of it to one and a half."""
+"""The pause between two looks at least, half of it to one and a half."""
 
 ONCE_ONLY_LEASES = 3
 """How many lengths of its holder's lease a lock lasts at least under which something is done that
@@ -124,8 +124,7 @@ async def _holding(
 ) -> AsyncIterator[None]:
     own, patience = OwnList.of(lease), PATIENCE if patience is None else patience
     until = clock.elapsed() + patience
-    # Who has a lock already has room for another: all might wait for each other.
-    async with nullcontext() if _held.get() else own.room, _turn_of(name, own, patience):
+    async with _room_for(name, own, patience, is_once_only), _turn_of(name, own, patience):
         try:
             locked = await _lock(name, lease, until, is_once_only=is_once_only)
             token = _held.set({**_held.get(), name: (own.process.id, locked.attempt)})
@@ -135,6 +134,24 @@ async def _holding(
                 _held.reset(token)
         finally:
             own.unlock(name)
+
+
+@asynccontextmanager
+async def _room_for(
+    name: str, own: OwnList, patience: float, is_once_only: bool
+) -> AsyncIterator[None]:
+    """Have room on this process's list."""
+    async with AsyncExitStack() as room:
+        try:
+            async with asyncio.timeout(patience):
+                # Who has a lock already has room for another: all might wait for each other.
+                if not _held.get():
+                    if is_once_only:
+                        await room.enter_async_context(own.room_once_only)
+                    await room.enter_async_context(own.room)
+        except TimeoutError:
+            raise _locked(name, patience) from None
+        yield
 
 
 @asynccontextmanager
@@ -156,14 +173,16 @@ async def _lock(name: str, lease: Lease, until: float, *, is_once_only: bool) ->
     own, began = OwnList.of(lease), clock.elapsed()
     while True:
         await _require(lease)
-        locked = own.lock(name, is_once_only=is_once_only)
+        locked, asked_at = own.lock(name, is_once_only=is_once_only), clock.elapsed()
         if await _is_free(name, await own.publish()):
             return locked
         own.unlock(name)
+        # Where Prefect is slow, two would meet again and again.
+        pause = max(POLL_SECONDS, 2 * (clock.elapsed() - asked_at))
         while True:
             if clock.elapsed() > until:
                 raise _locked(name, until - began)
-            await asyncio.sleep(POLL_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311
+            await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311
             if await _is_free(name, await own.others()):
                 break
 

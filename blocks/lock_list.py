@@ -20,9 +20,12 @@ from typing import Any, NamedTuple
 from uuid import UUID
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
+import anyio
 import httpx
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import VariableCreate
+from prefect.exceptions import ObjectAlreadyExists
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from pydantic import BaseModel, ValidationError
 
 from blocks import clock, ownership
@@ -39,6 +42,9 @@ GATHERED_FOR = 0.2
 
 ATTEMPT_SECONDS = 15.0
 """The longest that Prefect may take to write a list and to tell of the others'."""
+
+PAUSES = (0.2, 1.0)
+"""Seconds between attempts to write a list: each failed one begins another list."""
 
 AGAIN_AFTER = 5.0
 """Seconds between attempts to tell of a release while Prefect's API is away."""
@@ -86,6 +92,8 @@ class OwnList:
         self.locked: dict[str, Locked] = {}
         self.turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self.room = asyncio.Semaphore(MOST)
+        self.room_once_only = asyncio.Semaphore(MOST // 2)
+        """Of that what may be held for long: the others always find some."""
         self._lease = lease
         self._number = 0
         self._id: UUID | None = None
@@ -149,18 +157,28 @@ class OwnList:
         with ownership.working(None):
             try:
                 async with self._lease.client() as client, asyncio.timeout(ATTEMPT_SECONDS):
-                    asked_at = clock.elapsed()
                     await self._tell(client)
-                    if not is_asked:
-                        return []
-                    return self._without_mine(await read_lists(client), asked_at)
+                    return self._without_mine(await read_lists(client)) if is_asked else []
             except TimeoutError:
                 raise httpx.ReadTimeout("Prefect does not answer in time.") from None
+            except (ObjectAlreadyExists, RuntimeError, anyio.ClosedResourceError) as error:
+                # Of a client that was closed with its lease, or of a number that somebody took.
+                raise httpx.TransportError(str(error)) from None
 
     async def _tell(self, client: PrefectClient) -> None:
         told = dict(self.locked)
         self._told |= told
-        await self._write(client, LockList(process=self.process, locked=told))
+        listed = LockList(process=self.process, locked=told)
+        # Each attempt with a number of its own: Prefect's client would send the same again.
+        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+            for pause in PAUSES:
+                try:
+                    await self._write(client, listed)
+                    break
+                except httpx.HTTPError:
+                    await asyncio.sleep(pause)
+            else:
+                await self._write(client, listed)
         self._told = told
 
     async def _write(self, client: PrefectClient, listed: LockList) -> None:
@@ -171,7 +189,10 @@ class OwnList:
             return
         self._number += 1
         name = f"{PREFIX}{self.process.id}-{self._number}"
+        asked_at = clock.elapsed()
         made = await client.create_variable(VariableCreate(name=name, value=value))
+        if made.created:
+            clock.compare(made.created, asked_at=asked_at)
         self._id = made.id
         self._lease.ends_with_it.append(made.id)
 
@@ -183,16 +204,9 @@ class OwnList:
             except Exception:  # noqa: BLE001
                 await asyncio.sleep(AGAIN_AFTER)
 
-    def _without_mine(
-        self, lists: Iterable[Stored], asked_at: float | None = None
-    ) -> list[LockList]:
-        others = []
-        for stored in lists:
-            if stored.listed.process.id != self.process.id:
-                others.append(stored.listed)
-            elif asked_at is not None:
-                clock.compare(stored.updated, asked_at=asked_at)
-        return others
+    def _without_mine(self, lists: Iterable[Stored]) -> list[LockList]:
+        mine = self.process.id
+        return [stored.listed for stored in lists if stored.listed.process.id != mine]
 
 
 _lists: WeakKeyDictionary[Lease, OwnList] = WeakKeyDictionary()

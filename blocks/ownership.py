@@ -114,6 +114,12 @@ async def require() -> None:
         work.seen_at = asked_at
 
 
+def ask_again() -> None:
+    """Believe nothing of what Prefect told of the run before: it has waited since."""
+    if work := _work.get():
+        work.seen_at = float("-inf")
+
+
 async def on_the_wire(event: str, _: Mapping[str, Any]) -> None:
     """For httpx's "trace" extension: the lease once more, right before a request's first byte.
 

@@ -66,6 +66,9 @@ class _Place:
 
     @asynccontextmanager
     async def left(self) -> AsyncIterator[None]:
+        if self.is_left or self.is_lent:
+            yield
+            return
         self._release()
         self.is_left = True
         self.places.left += 1

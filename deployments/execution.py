@@ -162,6 +162,8 @@ class Executions:
             raise
         finally:
             self._let_go(run)
+            if run.state is None or not (run.state.is_final() or run.state.is_scheduled()):
+                self._looks.soon()  # whoever stopped it may have left it to nobody
         if execution.scope.cancel_called and not execution.work.lease.is_lost:
             with ownership.working(Work(execution.work.lease)):
                 await end_cancelled(flow, run, client)

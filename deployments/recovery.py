@@ -72,7 +72,13 @@ class Looks:
         self._left += 1
 
 
-async def recover(client: PrefectClient, pool: str, process: str, is_held: IsHeld) -> list[FlowRun]:
+async def recover(
+    client: PrefectClient,
+    pool: str,
+    process: str,
+    is_held: IsHeld,
+    failed: Callable[[], None] = lambda: None,
+) -> list[FlowRun]:
     """Give back the pool's runs that nobody executes, though they are claimed; returns them.
 
     Args:
@@ -81,6 +87,7 @@ async def recover(client: PrefectClient, pool: str, process: str, is_held: IsHel
         process: The id of the process that asks.
         is_held: Whether this process executes a run, has just ended it, or is about to claim it.
             A run that is claimed by it and not held was left by a lost answer.
+        failed: Called for each run that could not be given back.
     """
     if not await _left(client, pool, process, is_held):
         return []
@@ -89,16 +96,19 @@ async def recover(client: PrefectClient, pool: str, process: str, is_held: IsHel
         left = await _left(client, pool, process, is_held)
         async with anyio.create_task_group() as giving_back:
             for run, claim in left:
-                giving_back.start_soon(_try_to_give_back, client, run, claim)
+                giving_back.start_soon(_try_to_give_back, client, run, claim, failed)
     return [run for run, _ in left]
 
 
-async def _try_to_give_back(client: PrefectClient, run: FlowRun, claim: Claim) -> None:
+async def _try_to_give_back(
+    client: PrefectClient, run: FlowRun, claim: Claim, failed: Callable[[], None]
+) -> None:
     try:
         await give_back(client, run, f"{claim.worker}, process {claim.process}, is gone")
     except Exception:  # noqa: BLE001
         # The others go on all the same; this one is found at the next look.
         get_logger("recovery").exception("Run %s is not given back.", run.name)
+        failed()
 
 
 async def give_back(client: PrefectClient, run: FlowRun, why: str) -> None:

@@ -175,7 +175,8 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
             def is_held(run_id: UUID) -> bool:
                 return run_id in held or run_id in claimed_lately
 
-            await recover(self.client, self._work_pool_name, lease.process.id, is_held)
+            pool, looks = self._work_pool_name, self._looks
+            await recover(self.client, pool, lease.process.id, is_held, looks.soon)
         self._looks.done(seen)
         self._has_recovered = True
 

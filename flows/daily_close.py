@@ -66,10 +66,14 @@ async def prepare_batch_snapshot(night: Night) -> Snapshot:
     return snapshot
 
 
-async def replication_delay(night: Night) -> None:
-    """Wait until the snapshot has reached every replica, counted from when it was taken."""
+async def replication_delay(night: Night) -> bool:
+    """Wait until the snapshot has reached every replica, counted from when it was taken.
+
+    Returns whether it is still noted: that may have gone while the run waited.
+    """
     await _wait(night, night.replicated_at, name="ReplicationDelay")
     night.refuse_late()
+    return bool(night.snapshot_id)
 
 
 @step
@@ -174,9 +178,11 @@ async def _close(night: Night) -> LastBatch:
         if not night.is_refreshed:
             await run_batch(night)
         await wait_for_upstream(night)
-        if not night.snapshot_id:
-            await prepare_batch_snapshot(night)
-        await replication_delay(night)
+        is_replicated = False
+        while not is_replicated:
+            if not night.snapshot_id:
+                await prepare_batch_snapshot(night)
+            is_replicated = await replication_delay(night)
         await _wait_while_stopped(night, surely=True)
         closed = await close_batch(night)
     except (TooLateError, DeletedError) as stopped:

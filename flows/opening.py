@@ -5,7 +5,7 @@ from datetime import datetime
 from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext
 
-from blocks import clock, standing
+from blocks import clock, ownership, standing
 from blocks import context as contexts
 from blocks.binding import Binding
 from blocks.grant import was_refreshed
@@ -56,24 +56,38 @@ async def open_night(binding: Binding, configured: object) -> Night:
         by_schedule=run is not None and run.auto_scheduled,
         is_deployed=run is not None and run.deployment_id is not None,
         is_again=run is not None and run.start_time is not None,
-        recorded=await recorded(binding, context, occurrence),
     )
-    if not night.settled and (closed_at := night.progress.closed_at):
-        night.recorded = night.ended("CLOSED", closed_at=closed_at)
+    await _read_outcome(night)
     if night.by_schedule and request.recurrence.number_of(occurrence) is None:
         night.is_as_configured = False
-        stands = await standing.read(binding)
-        night.next_laid_out = await stands.next_night_after(occurrence) if stands else None
+        await _read_next(night)
     night.is_refreshed = bool(night.snapshot_id) or was_refreshed(binding, since=occurrence)
     return night
 
 
 async def read_again(night: Night) -> None:
     """Read what is stored of the night by now; raises SettledError if it is closed."""
+    await ownership.require()  # or a run that was suspended meanwhile would record something
     night.context = await contexts.load(night.binding)
-    night.recorded = await recorded(night.binding, night.context, night.occurrence)
+    await _read_outcome(night)
     if night.settled:
         raise SettledError(night.settled)
+    await _read_next(night)
+
+
+async def _read_outcome(night: Night) -> None:
+    """How the night ended, as far as that is recorded."""
+    night.recorded = await recorded(night.binding, night.context, night.occurrence)
+    if not night.settled and (closed_at := night.progress.closed_at):
+        night.recorded = night.ended("CLOSED", closed_at=closed_at)
+
+
+async def _read_next(night: Night) -> None:
+    """When the next night is due, where somebody edited the schedule in Prefect."""
+    if not night.is_as_configured:
+        stands = await standing.read(night.binding)
+        night.next_laid_out = await stands.next_night_after(night.occurrence) if stands else None
+        vars(night).pop("next_due", None)
 
 
 def _occurrence(

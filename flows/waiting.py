@@ -110,11 +110,12 @@ async def _keep_until(moment: datetime, name: str, run: FlowRun) -> None:
         if claim := Claim.in_message(run.state.message if run.state else None):
             waiting: State[None] = Running(name=name, message=str(claim.waiting(moment)))
             # While Prefect is away the run waits unseen: whose it is, is asked before it goes on.
-            with suppress(*PREFECT_TROUBLE):
+            with suppress(*PREFECT_TROUBLE, ValueError):
                 run.state = await propose(waiting, run)
         # In pieces: the machine may sleep meanwhile, and its clock be corrected.
         while (left := (moment - clock.now()).total_seconds()) > 0:  # noqa: ASYNC110
             await asyncio.sleep(min(left, LOOK_AT_CLOCK_SECONDS))
+    ownership.ask_again()
 
 
 async def _end_run_until(moment: datetime, name: str, run: FlowRun) -> NoReturn:

@@ -7,11 +7,13 @@ from datetime import timedelta
 
 import pytest
 from prefect.client.orchestration import PrefectClient, get_client
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.states import Cancelling, Pending
 
+from blocks import context as contexts
 from blocks import ownership
 from blocks.claim import Claim
+from blocks.context import Context
 from blocks.lease import Lease
 from blocks.ownership import Work
 from blocks.places import Places
@@ -169,6 +171,42 @@ async def test_a_run_that_is_cancelled_while_it_waits_asks_nothing_more(
 
     assert run.state_name == "Cancelling"  # its worker ends it
     assert not batch.requests("orders.prepareSnapshot")
+
+
+async def test_a_snapshot_of_which_nothing_is_noted_any_more_after_the_wait_is_asked_for_again(
+    begin: Callable[[], Awaitable[Waiting]], batch: Batch
+) -> None:
+    night = await begin()
+    run = await night.reach("WaitForUpstream")
+    batch.clock.move_to(run.expected_start_time + UPSTREAM)
+    await night.reach("ReplicationDelay")
+    await contexts.store(batch.binding, Context())
+    batch.clock.move_to(batch.clock() + REPLICATION)
+    async with asyncio.timeout(20):
+        while len(batch.requests("orders.prepareSnapshot")) < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+    await night.reach("ReplicationDelay")
+    batch.clock.move_to(batch.clock() + REPLICATION)
+
+    assert (await night.end()).state.is_completed()
+
+    assert [close.snapshot_id for close in batch.closes()] != [""]
+    assert len(batch.closes()) == 1
+
+
+async def test_a_run_that_is_suspended_while_it_waits_records_nothing_however_late_it_wakes(
+    begin: Callable[[], Awaitable[Waiting]], batch: Batch, client: PrefectClient
+) -> None:
+    night = await begin()
+    run = await night.reach("WaitForUpstream")
+    suspended = State(type=StateType.PAUSED, name="Suspended")
+    await client.set_flow_run_state(run.id, suspended, force=True)
+    batch.clock.move_to(run.expected_start_time + timedelta(days=2))
+
+    run = await night.end()
+
+    assert run.state_name == "Suspended"
+    assert (await batch.context()).last_batch is None
 
 
 async def test_a_wait_of_more_than_an_hour_ends_the_run_until_then(

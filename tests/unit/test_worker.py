@@ -69,7 +69,7 @@ async def test_runs_that_are_being_claimed_at_a_heartbeat_are_not_taken_for_left
 
     async def look(*looked: object) -> None:
         if looked[1:]:
-            looked_at.append(cast("Callable[[UUID], bool]", looked[-1])(run.id))
+            looked_at.append(cast("Callable[[UUID], bool]", looked[3])(run.id))
 
     async def found(*_: object) -> list[FlowRun]:
         return [run]
