@@ -100,6 +100,14 @@ async def begin(
         yield begin
 
 
+async def waits_for_replication(night: Waiting, batch: Batch) -> Waiting:
+    """The same run, once it has taken its snapshot and waits again."""
+    run = await night.reach("WaitForUpstream")
+    batch.clock.move_to(run.expected_start_time + UPSTREAM)
+    await night.reach("ReplicationDelay")
+    return night
+
+
 async def test_a_run_waits_in_a_state_that_says_what_for_whose_it_is_and_until_when(
     begin: Callable[[], Awaitable[Waiting]], batch: Batch
 ) -> None:
@@ -129,10 +137,7 @@ async def test_a_run_that_waits_leaves_its_place_to_others_and_gets_one_again(
 async def test_a_run_goes_on_after_each_wait_and_ends_closed(
     begin: Callable[[], Awaitable[Waiting]], batch: Batch
 ) -> None:
-    night = await begin()
-    run = await night.reach("WaitForUpstream")
-    batch.clock.move_to(run.expected_start_time + UPSTREAM)
-    await night.reach("ReplicationDelay")
+    night = await waits_for_replication(await begin(), batch)
     batch.clock.move_to(batch.clock() + REPLICATION)
 
     run = await night.end()
@@ -176,10 +181,7 @@ async def test_a_run_that_is_cancelled_while_it_waits_asks_nothing_more(
 async def test_a_snapshot_of_which_nothing_is_noted_any_more_after_the_wait_is_asked_for_again(
     begin: Callable[[], Awaitable[Waiting]], batch: Batch
 ) -> None:
-    night = await begin()
-    run = await night.reach("WaitForUpstream")
-    batch.clock.move_to(run.expected_start_time + UPSTREAM)
-    await night.reach("ReplicationDelay")
+    night = await waits_for_replication(await begin(), batch)
     await contexts.store(batch.binding, Context())
     batch.clock.move_to(batch.clock() + REPLICATION)
     async with asyncio.timeout(20):
