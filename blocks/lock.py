@@ -1,10 +1,10 @@
 """One holder at a time, across all machines: locks that live in Prefect's database.
 
 Prefect's own concurrency limits keep who holds them in the server's memory: a server killed while
-one is taken leaves it taken for ever. Here each process has a list of what it has locked
-(`lock_list`). It puts a lock onto its list, and reads the others' lists after that: if the lock is
-on none of them, it holds it. If it is, the process steps back and tries again after a pause. Two
-may step back at once; their pauses differ.
+one is taken leaves it taken for ever. Here each process has a list of what it has locked. It puts a
+lock onto its list (`own_lock_list`), and reads the others' lists after that (`lock_list`). If the
+lock is on none of them, it holds it. If it is, the process steps back and tries again after a
+pause. Two may step back at once; their pauses differ.
 
 A list counts for as long as its process has a lease. Except where what is done must not be done
 twice: a process that only stands still will wake with the answer to it. So others wait longer then,
@@ -24,7 +24,8 @@ from prefect.client.orchestration import PrefectClient, get_client
 from blocks import clock, ownership
 from blocks.lease import RENEWALS, Lease, OwnershipUnknownError, lease_of_this_process
 from blocks.liveness import delete_variable, has_lease
-from blocks.lock_list import Locked, LockList, OwnList, digest, read_all, read_lists
+from blocks.lock_list import Locked, LockList, digest, read_all, read_lists
+from blocks.own_lock_list import OwnLockList
 from blocks.ownership import Work
 
 PATIENCE = 180.0
@@ -122,7 +123,7 @@ async def _holding(
     patience: float | None = None,
     is_once_only: bool = False,
 ) -> AsyncIterator[None]:
-    own, patience = OwnList.of(lease), PATIENCE if patience is None else patience
+    own, patience = OwnLockList.of(lease), PATIENCE if patience is None else patience
     until = clock.elapsed() + patience
     async with _room_for(name, own, patience, is_once_only), _turn_of(name, own, patience):
         try:
@@ -138,7 +139,7 @@ async def _holding(
 
 @asynccontextmanager
 async def _room_for(
-    name: str, own: OwnList, patience: float, is_once_only: bool
+    name: str, own: OwnLockList, patience: float, is_once_only: bool
 ) -> AsyncIterator[None]:
     """Have room on this process's list."""
     async with AsyncExitStack() as room:
@@ -155,7 +156,7 @@ async def _room_for(
 
 
 @asynccontextmanager
-async def _turn_of(name: str, own: OwnList, patience: float) -> AsyncIterator[None]:
+async def _turn_of(name: str, own: OwnLockList, patience: float) -> AsyncIterator[None]:
     """Be the only one of this process that wants the lock."""
     turn = own.turns.setdefault(name, asyncio.Lock())
     try:
@@ -170,7 +171,7 @@ async def _turn_of(name: str, own: OwnList, patience: float) -> AsyncIterator[No
 
 
 async def _lock(name: str, lease: Lease, until: float, *, is_once_only: bool) -> Locked:
-    own, began = OwnList.of(lease), clock.elapsed()
+    own, began = OwnLockList.of(lease), clock.elapsed()
     while True:
         await _require(lease)
         locked, asked_at = own.lock(name, is_once_only=is_once_only), clock.elapsed()

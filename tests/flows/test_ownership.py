@@ -15,7 +15,7 @@ from prefect.client.schemas.objects import State, StateDetails, StateType
 from prefect.states import Cancelled, Running
 from pydantic import SecretStr
 
-from blocks import clock, grant, http, lock, lock_list, ownership, systems
+from blocks import clock, grant, http, lock, own_lock_list, ownership, systems
 from blocks.claim import Claim
 from blocks.grant import Grant, document, use
 from blocks.lease import (
@@ -26,8 +26,9 @@ from blocks.lease import (
 )
 from blocks.liveness import delete_variable, read_leases
 from blocks.lock import LockedError
-from blocks.lock_list import PREFIX, Locked, LockList, OwnList, digest, read_all, read_lists
+from blocks.lock_list import PREFIX, Locked, LockList, digest, read_all, read_lists
 from blocks.oauth import OAuthServer, Tokens
+from blocks.own_lock_list import OwnLockList
 from blocks.ownership import Work
 from blocks.process import Process
 from tests.flows.batch import Batch, is_alive
@@ -261,13 +262,13 @@ async def test_what_is_locked_side_by_side_is_written_at_once(
     me: Me, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written: list[int] = []
-    write = OwnList._write  # noqa: SLF001  (how often Prefect is asked)
+    write = OwnLockList._write  # noqa: SLF001  (how often Prefect is asked)
 
-    async def counted(own: OwnList, client: PrefectClient, listed: LockList) -> None:
+    async def counted(own: OwnLockList, client: PrefectClient, listed: LockList) -> None:
         written.append(len(listed.locked))
         await write(own, client, listed)
 
-    monkeypatch.setattr(OwnList, "_write", counted)
+    monkeypatch.setattr(OwnLockList, "_write", counted)
     arrived = asyncio.Barrier(20)
 
     async def take() -> None:
@@ -283,7 +284,7 @@ async def test_what_is_locked_side_by_side_is_written_at_once(
 async def test_as_many_locks_as_a_process_may_have_at_once_fit_into_its_list(
     client: PrefectClient, me: Me
 ) -> None:
-    arrived = asyncio.Barrier(lock_list.MOST)
+    arrived = asyncio.Barrier(own_lock_list.MOST)
 
     async def take(*, is_once_only: bool) -> None:
         async with lock.only_holder(f"lock-{uuid4().hex}", is_once_only=is_once_only):
@@ -292,23 +293,23 @@ async def test_as_many_locks_as_a_process_may_have_at_once_fit_into_its_list(
                 await arrived.wait()
 
     async with asyncio.timeout(20):
-        await asyncio.gather(*(take(is_once_only=it % 2 == 0) for it in range(lock_list.MOST)))
+        await asyncio.gather(*(take(is_once_only=it % 2 == 0) for it in range(own_lock_list.MOST)))
 
 
 async def test_what_is_released_while_another_release_is_told_is_told_as_well(
     me: Me, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = f"lock-{uuid4().hex}", f"lock-{uuid4().hex}"
-    write, writing, go_on = OwnList._write, asyncio.Event(), asyncio.Event()  # noqa: SLF001
+    write, writing, go_on = OwnLockList._write, asyncio.Event(), asyncio.Event()  # noqa: SLF001
 
-    async def slow(own: OwnList, client: PrefectClient, listed: LockList) -> None:
+    async def slow(own: OwnLockList, client: PrefectClient, listed: LockList) -> None:
         writing.set()
         await go_on.wait()
         await write(own, client, listed)
 
     async with lock.only_holder(second):
         async with lock.only_holder(first):
-            monkeypatch.setattr(OwnList, "_write", slow)
+            monkeypatch.setattr(OwnLockList, "_write", slow)
         await writing.wait()
     go_on.set()
 
@@ -345,7 +346,7 @@ async def test_locks_that_are_held_for_long_leave_room_for_others(me: Me) -> Non
             await over.wait()
 
     async with asyncio.TaskGroup() as refreshes:
-        for _ in range(lock_list.MOST):
+        for _ in range(own_lock_list.MOST):
             refreshes.create_task(take())
         await asyncio.sleep(1)
         async with asyncio.timeout(5), lock.only_holder(f"lock-{uuid4().hex}"):
