@@ -15,6 +15,7 @@ from blocks.grant import GrantMissingError
 from deployments import journeys
 from deployments.journey import JourneyError
 from deployments.sandbox.client import SandboxClient
+from deployments.sandbox.shapes import Event
 from tests.chaos.hardships import Ending
 from tests.chaos.trials import REPLICATION_DELAY, UPSTREAM_WAIT, Trial
 
@@ -88,7 +89,7 @@ class Judge:
         if outcome.status == "CLOSED" and await _has_grant(trial):
             wrong.append("the grant was not forgotten after the last night")
         if outcome.status == "CLOSED":
-            self._judge_grants(finding)
+            self.judge_grants(finding)
 
     def _judge_closes(self, finding: Finding, outcome: LastBatch) -> None:
         trial = finding.trial
@@ -104,22 +105,22 @@ class Judge:
             due = trial.first_run_at + UPSTREAM_WAIT + REPLICATION_DELAY
             finding.late = closes[0].closed_at - due
 
-    def _judge_grants(self, finding: Finding) -> None:
+    def judge_grants(self, finding: Finding) -> None:
         """No grant lives on at the OAuth server, neither the last one nor any that it replaced.
 
-        Except as many as were given in vain: whose answer was lost, or whose worker died with it,
-        so that its journey exchanged once more.
+        Except as many as were given in vain: whose answer was lost, or whose worker died with it.
+        Such a journey exchanges once more, unless it finds itself superseded when it goes on.
         """
         trial = finding.trial
-        tenant = trial.binding.tenant_id
-        given = sum(
-            event.kind == "token.exchange" and event.tenant_id == tenant
-            for event in self._sandbox.events()
-            if event.status in {200, None}
-        )
-        live = self._sandbox.live_grants(tenant)
-        if live > max(0, given - trial.journeys):
-            finding.wrong.append(f"{live} of its grants live on, which nobody needs")
+        given = [event for event in self._events_of(trial, "token.exchange") if _has_given(event)]
+        in_flight = sum(self._is_struck(event) for event in given)
+        live = self._sandbox.live_grants(trial.binding.tenant_id)
+        if live > max(in_flight, len(given) - trial.journeys):
+            told = [f"{event.kind} at {event.at:%H:%M:%S.%f}" for event in self._tokens_of(trial)]
+            struck = [f"struck at {kill:%H:%M:%S.%f}" for kill in self._kills]
+            finding.wrong.append(
+                f"{live} of its grants live on, which nobody needs ({', '.join(told + struck)})"
+            )
 
     def _judge_surprise(self, finding: Finding, recorded: context.Context) -> None:
         """A grant may be lost with a worker that is killed before it could store what rotated.
@@ -138,16 +139,30 @@ class Judge:
             finding.wrong.append(f"ended {finding.ending}: {reason}")
 
     def _was_in_flight(self, trial: Trial) -> bool:
-        granted = [
-            (event.at - SLOW if event.fault == "slow" else event.at, event.at + NOT_YET_STORED)
-            for event in self._sandbox.events()
-            if event.kind == "token.refresh" and event.tenant_id == trial.binding.tenant_id
-        ]
+        return any(self._is_struck(event) for event in self._events_of(trial, "token.refresh"))
+
+    def _is_struck(self, event: Event) -> bool:
+        """Whether a blow fell between what the OAuth server gave and the end of its storing."""
+        given = event.at - SLOW if event.fault == "slow" else event.at
         return any(
-            rotated - timedelta(seconds=1) < kill < stored
-            for kill in self._kills
-            for rotated, stored in granted
+            given - timedelta(seconds=1) < kill < event.at + NOT_YET_STORED for kill in self._kills
         )
+
+    def _tokens_of(self, trial: Trial) -> list[Event]:
+        mine = trial.binding.tenant_id
+        return [
+            event
+            for event in self._sandbox.events()
+            if event.tenant_id == mine
+            and event.kind in {"token.exchange", "token.refresh", "revoke"}
+        ]
+
+    def _events_of(self, trial: Trial, kind: str) -> list[Event]:
+        return [event for event in self._tokens_of(trial) if event.kind == kind]
+
+
+def _has_given(event: Event) -> bool:
+    return event.status in {200, None}
 
 
 async def runs_of(trial: Trial) -> list[FlowRun]:

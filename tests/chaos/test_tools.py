@@ -8,16 +8,20 @@ import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
+from typing import cast
 
 import pytest
 
+from deployments.sandbox.client import SandboxClient
 from deployments.sandbox.shapes import Event
 from tests.chaos.blows import TARGETS, Kill, KillInWait
 from tests.chaos.clocks import SteppedClock
 from tests.chaos.drawing import draw
+from tests.chaos.judge import Finding, Judge
 from tests.chaos.moments import MOMENTS
 from tests.chaos.sockets import has_port
 from tests.chaos.takeovers import Freeze, went_on
+from tests.chaos.trials import Trial
 
 WOKEN = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SHOW_TIME = (
@@ -47,6 +51,33 @@ def test_a_process_that_stood_still_and_was_given_up_must_send_nothing_when_it_w
 @pytest.mark.parametrize("innocent", [event("a", -1), event("b", 1)], ids=["before", "another"])
 def test_what_was_sent_before_it_woke_or_by_another_is_not_held_against_it(innocent: Event) -> None:
     assert went_on([innocent], [Freeze("a", WOKEN)]) == []
+
+
+class OneGrantLeft:
+    """A sandbox that gave a grant for each of two journeys, and still knows one of them."""
+
+    def __init__(self, tenant_id: str) -> None:
+        self._given = [
+            event("a", second).model_copy(update={"kind": "token.exchange", "tenant_id": tenant_id})
+            for second in (0, 20)
+        ]
+
+    def events(self) -> list[Event]:
+        """Both exchanges."""
+        return self._given
+
+    def live_grants(self, tenant_id: str) -> int:
+        """The one."""
+        return int(tenant_id == self._given[0].tenant_id)
+
+
+@pytest.mark.parametrize("seconds", [0.1, 10], ids=["in flight", "stored long ago"])
+def test_a_grant_may_live_on_only_where_a_kill_took_it_before_it_was_stored(seconds: float) -> None:
+    trial = Trial("worker: anywhere", is_configured_twice=True)
+    sandbox = cast(SandboxClient, OneGrantLeft(trial.binding.tenant_id))
+    finding = Finding(trial)
+    Judge(sandbox, [WOKEN + timedelta(seconds=seconds)]).judge_grants(finding)
+    assert bool(finding.wrong) == (seconds == 10)
 
 
 def test_every_target_and_moment_and_everything_people_do_is_drawn_sooner_or_later() -> None:
