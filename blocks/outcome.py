@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Annotated, Any, Literal
+from uuid import UUID
 
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
@@ -51,6 +52,8 @@ class LastBatch(BaseModel):
     run: int | None = None
     max_runs: int | None = None
     reason: Annotated[str, AfterValidator(_short)] | None = None
+    flow_run_id: UUID | None = None
+    """The Prefect flow run that recorded it; empty where another one did so on its behalf."""
     inferred: bool = False
     """Whether no run of the night said so itself: a later night found that none had."""
 

@@ -72,7 +72,9 @@ class Night:
     is_refreshed: bool = False
     """Whether this night's refresh is known to be done; the grant itself knows for certain."""
     recorded: LastBatch | None = None
-    """How this night ended, as far as that was recorded before this run."""
+    """How this night ended, as far as that was recorded before."""
+    has_ended: bool = False
+    """Whether this very run has recorded it, and nobody has asked for another attempt."""
     grant_lost: str | None = None
     """Why the OAuth server takes the refresh token no more, if this run was told so."""
 
@@ -104,8 +106,9 @@ class Night:
 
     @property
     def settled(self) -> LastBatch | None:
-        """How this night ended, if it is closed; one that was not may be tried again."""
-        return self.recorded if self.recorded and self.recorded.ok else None
+        """How this night ended, if that stays so; one that was not closed may be tried again."""
+        is_final = self.recorded and (self.recorded.ok or self.has_ended)
+        return self.recorded if is_final else None
 
     @property
     def may_be_last(self) -> bool:
@@ -161,11 +164,12 @@ class Night:
         self, status: Status, *, reason: str | None = None, closed_at: datetime | None = None
     ) -> LastBatch:
         """This night's outcome, as far as this run knows."""
-        return self.outcome_of(self.progress, status, reason=reason, closed_at=closed_at)
+        known = {"closed_at": closed_at, "flow_run_id": self.run_id}
+        return self.outcome_of(self.progress, status, reason=reason, **known)
 
     def doubted(self, outcome: LastBatch) -> LastBatch:
         """The outcome with what is stored of the night: FAILED if its close may have been sent."""
-        if outcome.ok or not self.maybe_closed:
+        if outcome.ok or outcome is self.recorded or not self.maybe_closed:
             return outcome
         doubt = {"status": "FAILED", "reason": f"{outcome.reason} {MAYBE_SENT}"}
         return outcome.model_copy(update={**doubt, "snapshot_id": self.progress.snapshot_id})

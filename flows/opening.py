@@ -11,6 +11,7 @@ from blocks.binding import Binding
 from blocks.grant import was_refreshed
 from blocks.outcome import LastBatch
 from blocks.places import is_beside_others
+from blocks.run_states import was_asked_for_again
 from flows.contract import DailyOrdersBatchCloseConfigRequest
 from flows.keeping import recorded
 from flows.night import Night
@@ -58,6 +59,7 @@ async def open_night(binding: Binding, configured: object) -> Night:
         is_again=run is not None and run.start_time is not None,
     )
     await _read_outcome(night)
+    night.has_ended = await _has_ended(night)
     if night.by_schedule and request.recurrence.number_of(occurrence) is None:
         night.is_as_configured = False
         await _read_next(night)
@@ -80,6 +82,14 @@ async def _read_outcome(night: Night) -> None:
     night.recorded = await recorded(night.binding, night.context, night.occurrence)
     if not night.settled and (closed_at := night.progress.closed_at):
         night.recorded = night.ended("CLOSED", closed_at=closed_at)
+
+
+async def _has_ended(night: Night) -> bool:
+    """Whether this run had recorded the end of its night when its worker was stopped or killed."""
+    if night.run_id is None or night.recorded is None or night.recorded.ok:
+        return False
+    is_mine = night.recorded.flow_run_id == night.run_id
+    return is_mine and not await was_asked_for_again(night.run_id)
 
 
 async def _read_next(night: Night) -> None:

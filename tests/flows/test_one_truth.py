@@ -13,6 +13,7 @@ from prefect.client.schemas.schedules import IntervalSchedule
 from prefect.context import FlowRunContext
 from prefect.states import Cancelled, Completed, Running
 
+import flows.daily_close
 from blocks import context as contexts
 from blocks import deployment, history, standing
 from blocks import grant as grants
@@ -28,6 +29,7 @@ from flows.keeping import record
 from flows.night import Night
 from flows.opening import open_night
 from flows.unopened import record_ended, record_unstarted
+from flows.waiting import go_on_later
 from tests.flows.batch import Batch, is_alive
 
 CRASHED: State[None] = State(type=StateType.CRASHED, name="Crashed", message="No such flow.")
@@ -788,6 +790,31 @@ async def test_a_night_that_another_run_failed_still_minds_a_schedule_that_is_of
     run = await batch.wake(waiting)
 
     assert run.state_name == "ScheduleOff"
+    assert len(batch.sandbox.events()) == sent
+
+
+async def test_a_failed_last_night_whose_worker_was_stopped_right_after_it_was_recorded_is_over(
+    batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await batch.configure_past(max_runs=1)
+    batch.sandbox.fault("orders.close", "status", tenant_id=batch.binding.tenant_id, status=403)
+    with monkeypatch.context() as stopped:
+        end = flows.daily_close._end
+
+        async def end_and_stop(night: Night, outcome: LastBatch) -> LastBatch:
+            await go_on_later(httpx.ConnectError(str(await end(night, outcome))))
+            return outcome
+
+        stopped.setattr(flows.daily_close, "_end", end_and_stop)
+        run = await batch.run_night()
+    assert run.state.is_scheduled()
+    recorded, sent = (await batch.context()).last_batch, len(batch.sandbox.events())
+
+    run = await batch.wake(run)
+
+    assert run.state.is_failed()
+    assert run.state.message == recorded.reason
+    assert (await batch.context()).last_batch == recorded
     assert len(batch.sandbox.events()) == sent
 
 
