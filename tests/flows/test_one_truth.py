@@ -799,13 +799,13 @@ async def test_a_failed_last_night_whose_worker_was_stopped_right_after_it_was_r
     await batch.configure_past(max_runs=1)
     batch.sandbox.fault("orders.close", "status", tenant_id=batch.binding.tenant_id, status=403)
     with monkeypatch.context() as stopped:
-        end = flows.daily_close._end
+        done = flows.daily_close.scheduled_done
 
-        async def end_and_stop(night: Night, outcome: LastBatch) -> LastBatch:
-            await go_on_later(httpx.ConnectError(str(await end(night, outcome))))
-            return outcome
+        async def done_and_stopped(night: Night, outcome: LastBatch) -> None:
+            await done(night, outcome)
+            await go_on_later(httpx.ConnectError("stopped"))
 
-        stopped.setattr(flows.daily_close, "_end", end_and_stop)
+        stopped.setattr(flows.daily_close, "scheduled_done", done_and_stopped)
         run = await batch.run_night()
     assert run.state.is_scheduled()
     recorded, sent = (await batch.context()).last_batch, len(batch.sandbox.events())

@@ -80,6 +80,7 @@ def test_a_row_is_an_outcome_as_json_with_every_member() -> None:
         "run": 2,
         "maxRuns": 365,
         "reason": None,
+        "flowRunId": None,
         "inferred": False,
     }
     (night,) = read_rows(BINDING, [row]).values()
