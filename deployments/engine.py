@@ -6,6 +6,7 @@ suspension, an API client with its certificates, and API calls that read the run
 """
 
 import asyncio
+import logging
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -26,6 +27,11 @@ from blocks.proposals import propose
 from deployments.validation import validated
 
 _result_stores: WeakKeyDictionary[Flow[..., Any], ResultStore] = WeakKeyDictionary()
+
+
+INVALID = "Validation of flow parameters failed with error:"
+RAISED = "Flow run encountered an exception:"
+"""What Prefect's own engine says."""
 
 
 class NotPlainError(Exception):
@@ -68,30 +74,41 @@ async def end_cancelled(flow: Flow[..., Any] | None, run: FlowRun, client: Prefe
 
 
 async def _execute(flow: Flow[..., Any], run: FlowRun, client: PrefectClient) -> None:
-    await _name(flow, run, client)
     logger = flow_run_logger(run, flow)
-    logger.info("Beginning flow run %r for flow %r", run.name, flow.name)
-    await _call_hooks(flow.on_running_hooks, flow, run)
-    state = await _outcome(flow, run)
+    try:
+        parameters = validated(flow, run.parameters)
+    except Exception as error:  # noqa: BLE001  (whatever a parameter raises, the flow cannot begin)
+        logger.error("%s %s", INVALID, error)  # noqa: TRY400  (it says all, to whoever started it)
+        state = await _failed(flow, error, INVALID)
+    else:
+        await _name(flow, run, client)
+        await _call_hooks(flow.on_running_hooks, flow, run)
+        logger.info("Beginning flow run %r for flow %r", run.name, flow.name)
+        state = await _outcome(flow, run, parameters)
     leave_for_good()
     run.state = await propose(state, run)
-    logger.info("Finished in state %s", run.state)
     if run.state.is_completed():
         await _call_hooks(flow.on_completion_hooks, flow, run)
     if run.state.is_failed():
         await _call_hooks(flow.on_failure_hooks, flow, run)
+    level = logging.INFO if run.state.is_completed() else logging.ERROR
+    logger.log(level, "Finished in state %s", run.state)
 
 
-async def _outcome(flow: Flow[..., Any], run: FlowRun) -> State[Any]:
-    store = await _result_store(flow)
+async def _outcome(flow: Flow[..., Any], run: FlowRun, parameters: dict[str, Any]) -> State[Any]:
     try:
-        result = await flow.fn(**validated(flow, run.parameters))
-        return await return_value_to_state(result, result_store=store)
+        result = await flow.fn(**parameters)
+        return await return_value_to_state(result, result_store=await _result_store(flow))
     except OwnershipUnknownError:
         raise  # no failure of the flow's: it is given back, and goes on
     except Exception as error:  # noqa: BLE001  (whatever a flow raises is how it failed)
         flow_run_logger(run, flow).exception("Encountered exception during execution: %r", error)
-        return await exception_to_failed_state(error, result_store=store)
+        return await _failed(flow, error, RAISED)
+
+
+async def _failed(flow: Flow[..., Any], error: Exception, message: str) -> State[Any]:
+    store = await _result_store(flow)
+    return await exception_to_failed_state(error, message=message, result_store=store)
 
 
 async def _name(flow: Flow[..., Any], run: FlowRun, client: PrefectClient) -> None:
@@ -129,11 +146,15 @@ async def _result_store(flow: Flow[..., Any]) -> ResultStore:
 async def _call_hooks(
     hooks: list[FlowStateHook[..., Any]] | None, flow: Flow[..., Any], run: FlowRun
 ) -> None:
-    state = run.state or Running()
+    state, logger = run.state or Running(), flow_run_logger(run, flow)
     for hook in hooks or []:
+        name = getattr(hook, "__name__", type(hook).__name__)
+        logger.info("Running hook %r in response to entering state %r", name, state.name)
         try:
             done = hook(flow, run, state)
             if asyncio.iscoroutine(done):
                 await done
-        except Exception:  # noqa: BLE001  (a hook looks on; it cannot fail the run)
-            flow_run_logger(run, flow).exception("A hook failed.")
+        except Exception:  # a hook looks on; it cannot fail the run
+            logger.exception("An error was encountered while running hook %r", name)
+        else:
+            logger.info("Hook %r finished running successfully", name)
