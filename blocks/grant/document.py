@@ -26,7 +26,7 @@ PREFIX = "grant-"
 """How the names of the Secret blocks begin that hold grants."""
 
 STORE_PAUSES = (0.5, 1, 2, 4, 8, *[15] * 5_000)
-"""Seconds between attempts to store a rotated token: for almost a day."""
+"""Seconds between attempts to store a token that is nowhere else: for almost a day."""
 
 ATTEMPT_SECONDS = 15
 """The longest that one of these attempts may take."""

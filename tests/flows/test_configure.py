@@ -12,7 +12,9 @@ from prefect.client.base import PrefectHttpxAsyncClient
 from prefect.client.orchestration import PrefectClient
 
 from blocks import caller_token, clock, deployment
+from blocks import grant as grants
 from blocks.binding import Binding
+from blocks.lock import LockedError
 from deployments.batches import end
 from flows.requests import read_request
 from tests.flows.batch import Batch, is_alive
@@ -186,6 +188,22 @@ async def test_a_prefect_that_blinks_does_not_hide_why_a_configuration_failed(
     assert state.is_failed()
     assert state.message.startswith("interval")
     assert not await batch.caller_token_is_stored()
+
+
+async def test_a_grant_that_prefect_could_not_store_at_first_is_stored_later_and_no_other_given(
+    batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, troubles = grants.store, iter([httpx.ReadTimeout("away"), LockedError("locked")])
+
+    async def late(*args: Any, **options: Any) -> None:
+        for trouble in troubles:
+            raise trouble
+        await store(*args, **options)
+
+    monkeypatch.setattr(grants, "store", late)
+    assert (await batch.configure()).is_completed()
+    assert len(batch.requests("token.exchange")) == 1
+    assert batch.sandbox.live_grants(batch.binding.tenant_id) == 1
 
 
 async def test_without_the_template_nothing_is_left_and_configuring_again_heals(
