@@ -44,6 +44,11 @@ async def poisoned(client: PrefectClient) -> AsyncIterator[Poison]:
 
     async def create(state: str, due: datetime, pool: str | None = None) -> UUID:
         made.append(await _create(client, state, due, pool))
+        with suppress(httpx.HTTPStatusError):
+            await client.request(
+                "POST", "/flow_runs/filter", json={"flow_runs": {"id": {"any_": [str(made[-1])]}}}
+            )
+            pytest.skip("This Prefect server can tell of it: those from 3.9 on can.")
         return made[-1]
 
     yield create
