@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -26,6 +27,9 @@ LEASE = 12.0
 
 STARTED_AFTER = 8.0
 """Seconds after which a worker that was started takes runs."""
+
+ENDED_WITHIN = 60.0
+"""Seconds in which a worker ends that was told to."""
 
 
 @dataclass
@@ -182,10 +186,10 @@ class Arena:
             _signal(self._outgoing, signal.SIGTERM)
         else:
             self._kill(self._outgoing)
-        self._outgoing.process.wait(60)
+        _await_end(self._outgoing)
 
     def _restart(self, name: str) -> None:
-        self.workers[name].process.wait(60)
+        _await_end(self.workers[name])
         self._start_worker(name)
 
     def _start_worker(self, name: str) -> None:
@@ -197,6 +201,7 @@ class Arena:
             part=name,
             PREFECT_API_URL=through,
             PYTHONPATH=str(clock_in),
+            PYTHONFAULTHANDLER="1",
         )
 
 
@@ -216,6 +221,17 @@ def arena(home: Path, *, on_postgres: bool = False, lease: float = LEASE) -> Ite
         everything.enter_context(relays(prefect, outside))
         installation.start_server()
         yield Arena(installation, prefect, outside, SteppedClock(home / "clock"))
+
+
+def _await_end(part: Part) -> None:
+    """Return when it has ended; of one that does not, print its log and where its threads are."""
+    try:
+        part.process.wait(ENDED_WITHIN)
+    except subprocess.TimeoutExpired:
+        _signal(part, signal.SIGABRT)
+        part.process.wait(ENDED_WITHIN)
+        print(part.log.read_text(errors="replace")[-20_000:])  # noqa: T201
+        raise
 
 
 def _signal(part: Part, number: signal.Signals) -> None:
