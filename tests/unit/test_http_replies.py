@@ -66,10 +66,10 @@ def gzipped(size: int, layers: int) -> bytes:
 async def test_a_reply_that_would_unpack_to_gigabytes_is_dropped_at_once():
     bomb = whole(gzipped(300_000_000, 2), "Content-Encoding: gzip, gzip")
     async with answering(bomb) as url:
-        began = time.monotonic()
+        began = time.process_time()
         with pytest.raises(httpx.TransportError):
             await get(url)
-        assert time.monotonic() - began < 0.2
+        assert time.process_time() - began < 0.2
 
 
 @pytest.mark.parametrize("coding", ["br", "deflate", "zstd", "gzip, gzip", "gzip,identity", "x"])
