@@ -40,6 +40,9 @@ SLOW_AFTER = 4.0
 INTERRUPTIONS = 3
 """How often a run is given back that is interrupted by what has nothing to do with Prefect."""
 
+GIVEN_BACK_WITHIN = 15.0
+"""Seconds in which a worker that is told to stop gives its runs back; then others find them."""
+
 MOST_UNDER_WAY = 1_000
 """Runs that are executed or wait for a place: more belong to other workers, or wait in Prefect.
 Those that wait for a moment are not counted: they take some kilobytes each."""
@@ -154,7 +157,7 @@ class Executions:
                             await self._execute_flow(flow, run, client)
         except anyio.get_cancelled_exc_class():
             with (
-                anyio.CancelScope(shield=True),
+                anyio.move_on_after(GIVEN_BACK_WITHIN, shield=True),
                 suppress(*AWAY, OwnershipLostError),
                 ownership.working(execution.work),
             ):

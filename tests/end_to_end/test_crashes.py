@@ -1,7 +1,11 @@
 """Workers and servers that die while nights wait or are closed, with nobody to help them."""
 
 import asyncio
+import signal
 from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
 
 from blocks import clock, context
 from deployments import journeys
@@ -77,13 +81,21 @@ async def test_a_worker_killed_in_the_middle_of_a_close_leaves_it_to_another(
     await all_close([nights])
 
 
+@pytest.mark.parametrize(
+    "sigint", [signal.default_int_handler, signal.SIG_IGN], ids=["", "background"]
+)
 async def test_a_worker_that_is_stopped_in_the_middle_of_a_close_hands_it_over(
-    start_worker: Callable[[], Part], nights: Nights
+    start_worker: Callable[[], Part], nights: Nights, sigint: Any
 ) -> None:
-    worker = start_worker()
+    before = signal.signal(signal.SIGINT, sigint)  # ignored by what a script starts with `&`
+    try:
+        worker = start_worker()
+    finally:
+        signal.signal(signal.SIGINT, before)
     await in_the_middle_of_its_close(nights)
 
     worker.stop()
+    assert worker.process.returncode == 0
     await nights.reach("HandedOver", patience=1)
     start_worker()
     await all_close([nights])
