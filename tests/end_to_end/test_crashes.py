@@ -40,7 +40,7 @@ async def test_a_worker_killed_during_each_wait_leaves_the_rest_of_the_night_to_
 ) -> None:
     everyone = [Nights(sandbox), Nights(sandbox)]
     worker = start_worker()
-    await due_together(everyone, upstream_wait=12, replication_delay=7)
+    await due_together(everyone, upstream_wait=12, replication_delay=15)
 
     for wait in ("WaitForUpstream", "ReplicationDelay"):
         await all_wait(everyone, wait)
