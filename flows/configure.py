@@ -249,7 +249,7 @@ async def _exchange_and_store(binding: Binding, access_token_block: str) -> None
         grant = grant.model_copy(update={"instead_of": before})
     try:
         await store_initial_tokens(binding, grant, revoke_replaced=server.revoke_replaced)
-    except OwnershipLostError:
+    except (OwnershipLostError, GrantError):
         await undoing.abandon(grant)
         raise
 

@@ -165,13 +165,19 @@ _together = Together(_read_several, most=50)
 
 
 async def write(binding: Binding, grant: Grant) -> None:
-    """Store a grant that another attempt could store, whether or not there was one before."""
+    """Store a grant that another attempt could store, whether or not there was one before.
+
+    Raises GrantError if Prefect refuses it for good, and httpx.HTTPError where it is away.
+    """
     await require_lease()
+    trouble: Exception
     try:
         block: Secret[str] = Secret(value=_to_json(grant))
         await block.asave(_name(binding), overwrite=True)
     except httpx.HTTPStatusError as error:
         trouble = httpx.TransportError(_trouble(error))
+        if _is_refused(error):
+            trouble = GrantError(f"Prefect does not store the OAuth grant ({_trouble(error)}).")
     else:
         return
     # Raised out here, because Prefect's error holds the request and quotes it in its text.
