@@ -28,10 +28,11 @@ from deployments.validation import validated
 
 _result_stores: WeakKeyDictionary[Flow[..., Any], ResultStore] = WeakKeyDictionary()
 
-
 INVALID = "Validation of flow parameters failed with error:"
+"""What Prefect's own engine says of a flow that could not begin."""
+
 RAISED = "Flow run encountered an exception:"
-"""What Prefect's own engine says."""
+"""What it says of one that raised."""
 
 
 class NotPlainError(Exception):

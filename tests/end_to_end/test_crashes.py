@@ -19,8 +19,9 @@ async def all_wait(everyone: Iterable[Nights], name: str) -> None:
     for nights in everyone:
         await nights.reach(name)
     for nights in everyone:
-        (run,) = [run for run in await nights.runs() if run.state_name == name]
+        (run,) = await nights.runs()
         assert run.state
+        assert run.state_name == name
         left = waits_until(run.state) - clock.now()
         assert left.total_seconds() > 2, f"{name} was reached too late to kill anything in it"
 
