@@ -7,8 +7,8 @@ from prefect.context import FlowRunContext
 
 from blocks import clock, ownership, standing
 from blocks import context as contexts
+from blocks import grant as grants
 from blocks.binding import Binding
-from blocks.grant import was_refreshed
 from blocks.outcome import LastBatch
 from blocks.places import is_beside_others
 from blocks.run_states import was_asked_for_again
@@ -59,11 +59,11 @@ async def open_night(binding: Binding, configured: object) -> Night:
         is_again=run is not None and run.start_time is not None,
     )
     await _read_outcome(night)
-    night.has_ended = await _has_ended(night)
+    await _read_own_end(night)
     if night.by_schedule and request.recurrence.number_of(occurrence) is None:
         night.is_as_configured = False
         await _read_next(night)
-    night.is_refreshed = bool(night.snapshot_id) or was_refreshed(binding, since=occurrence)
+    night.is_refreshed = bool(night.snapshot_id) or grants.was_refreshed(binding, since=occurrence)
     return night
 
 
@@ -84,12 +84,14 @@ async def _read_outcome(night: Night) -> None:
         night.recorded = night.ended("CLOSED", closed_at=closed_at)
 
 
-async def _has_ended(night: Night) -> bool:
-    """Whether this run had recorded the end of its night when its worker was stopped or killed."""
+async def _read_own_end(night: Night) -> None:
+    """Whether this run had recorded that its night was not closed when its worker was stopped."""
     if night.run_id is None or night.recorded is None or night.recorded.ok:
-        return False
-    is_mine = night.recorded.flow_run_id == night.run_id
-    return is_mine and not await was_asked_for_again(night.run_id)
+        return
+    if night.recorded.flow_run_id == night.run_id and not await was_asked_for_again(night.run_id):
+        night.has_ended = True
+        grant = await grants.find(night.binding)  # what follows from a lost one may not be done yet
+        night.grant_lost = grant.lost_because if grant else None
 
 
 async def _read_next(night: Night) -> None:

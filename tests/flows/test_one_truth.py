@@ -818,6 +818,25 @@ async def test_a_failed_last_night_whose_worker_was_stopped_right_after_it_was_r
     assert len(batch.sandbox.events()) == sent
 
 
+async def test_a_lost_grant_stops_the_schedule_also_if_the_worker_was_stopped_before_that(
+    batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await batch.configure_past()
+    invalid = {"status": 400, "body": {"error": "invalid_grant"}}
+    batch.sandbox.fault("token.refresh", "status", tenant_id=batch.binding.tenant_id, **invalid)
+    with monkeypatch.context() as stopped:
+        away = broken(httpx.ConnectError("stopped"))
+        stopped.setattr(flows.daily_close, "stop_schedule", away)
+        run = await batch.run_night()
+    assert run.state.is_scheduled()
+    assert not await batch.is_paused()
+
+    run = await batch.wake(run)
+
+    assert run.state.is_failed()
+    assert await batch.is_paused()
+
+
 async def test_a_failed_run_that_somebody_retries_runs_though_the_schedule_is_off(
     batch: Batch,
 ) -> None:
