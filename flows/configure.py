@@ -1,11 +1,10 @@
 """The configure flow: once, with the caller's own access token, set up all the nights to come."""
 
-import asyncio
 from datetime import datetime
 from typing import Annotated, Any
 
 from anyio import CancelScope
-from prefect import flow, get_run_logger
+from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.client.schemas.schedules import RRuleSchedule
 from prefect.context import FlowRunContext
@@ -53,21 +52,8 @@ async def exchange_initial_token(binding: Binding, access_token_block: str) -> G
 
 @step
 async def store_initial_tokens(binding: Binding, grant: Grant, *, revoke_replaced: bool) -> None:
-    """Store the grant in its Secret block, and with it which one it replaces, to be revoked.
-
-    Its only copy is in memory: so this goes on for as long as Prefect's API may be away.
-    """
-    for pause in grants.STORE_PAUSES:
-        try:
-            await ownership.require()
-            await grants.store(binding, grant, revoke_replaced=revoke_replaced)
-        except PREFECT_TROUBLE as trouble:
-            kind = type(trouble).__name__
-            get_run_logger().warning("The new grant is not stored yet (%s).", kind)
-            await asyncio.sleep(pause)
-        else:
-            return
-    raise GrantError(f"Prefect did not store the OAuth grant of {binding}: configure it again.")
+    """Store the grant in its Secret block, and with it which one it replaces, to be revoked."""
+    await grants.store(binding, grant, revoke_replaced=revoke_replaced)
 
 
 @step

@@ -6,7 +6,7 @@ a time across all machines, and the rotated token is stored before anything is d
 token that came with it.
 """
 
-from blocks.grant.document import PREFIX, STORE_PAUSES
+from blocks.grant.document import PREFIX
 from blocks.grant.model import Grant, GrantError, GrantMissingError
 from blocks.grant.use import (
     access_token,
@@ -24,7 +24,6 @@ from blocks.grant.use import (
 
 __all__ = [
     "PREFIX",
-    "STORE_PAUSES",
     "Grant",
     "GrantError",
     "GrantMissingError",

@@ -177,7 +177,10 @@ async def write(binding: Binding, grant: Grant) -> None:
     except httpx.HTTPStatusError as error:
         trouble = httpx.TransportError(_trouble(error))
         if _is_refused(error):
-            trouble = GrantError(f"Prefect does not store the OAuth grant ({_trouble(error)}).")
+            trouble = GrantError(
+                f"The OAuth grant of {binding} is not stored ({_trouble(error)}): look why into the"
+                " Prefect server's log, then configure this batch again."
+            )
     else:
         return
     # Raised out here, because Prefect's error holds the request and quotes it in its text.

@@ -13,7 +13,7 @@ from cachetools import LRUCache
 from prefect.logging import get_logger
 from pydantic import SecretStr
 
-from blocks import clock, lock
+from blocks import clock, lock, ownership
 from blocks.binding import Binding
 from blocks.grant import document, revoking
 from blocks.grant.model import Grant, GrantError, GrantMissingError, has_enough_life
@@ -72,8 +72,26 @@ async def find_several(bindings: Sequence[Binding]) -> dict[str, Grant]:
 async def store(binding: Binding, grant: Grant, *, revoke_replaced: bool = False) -> None:
     """Store a newly exchanged grant; with it, if wanted, what is to be revoked of the one before.
 
-    It is one write, so that no kill can leave a replaced grant that nobody remembers.
+    It is one write, so that no kill can leave a replaced grant that nobody remembers. Its only copy
+    is in memory: so this goes on for as long as Prefect's API may be away.
+
+    Raises OwnershipLostError where this work's run or lease is not its own any more, and GrantError
+    if Prefect refuses for good.
     """
+    for pause in document.STORE_PAUSES:
+        try:
+            await ownership.require()
+            await _store(binding, grant, revoke_replaced=revoke_replaced)
+        except (httpx.HTTPError, LockedError, OwnershipUnknownError) as trouble:
+            kind = type(trouble).__name__
+            logger.warning("The new grant of %s is not stored yet (%s).", binding, kind)
+            await asyncio.sleep(pause)
+        else:
+            return
+    raise GrantError(f"Prefect did not store the OAuth grant of {binding}: configure it again.")
+
+
+async def _store(binding: Binding, grant: Grant, *, revoke_replaced: bool) -> None:
     async with _only_writer(binding):
         replaced = await _find_even_over(binding)
         grant = grant.replacing(replaced, clock.now(), revoke=revoke_replaced)

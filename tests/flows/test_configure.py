@@ -14,6 +14,7 @@ from prefect.client.orchestration import PrefectClient
 from blocks import caller_token, clock, deployment
 from blocks import grant as grants
 from blocks.binding import Binding
+from blocks.grant import document
 from blocks.lock import LockedError
 from deployments.batches import end
 from flows.requests import read_request
@@ -193,17 +194,40 @@ async def test_a_prefect_that_blinks_does_not_hide_why_a_configuration_failed(
 async def test_a_grant_that_prefect_could_not_store_at_first_is_stored_later_and_no_other_given(
     batch: Batch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store, troubles = grants.store, iter([httpx.ReadTimeout("away"), LockedError("locked")])
+    write, troubles = document.write, iter([httpx.ReadTimeout("away"), LockedError("locked")])
 
-    async def late(*args: Any, **options: Any) -> None:
+    async def late(*args: Any) -> None:
         for trouble in troubles:
             raise trouble
-        await store(*args, **options)
+        await write(*args)
 
-    monkeypatch.setattr(grants, "store", late)
+    monkeypatch.setattr(document, "write", late)
     assert (await batch.configure()).is_completed()
     assert len(batch.requests("token.exchange")) == 1
     assert batch.sandbox.live_grants(batch.binding.tenant_id) == 1
+
+
+async def test_a_grant_that_prefect_refuses_to_store_is_revoked_and_the_configuration_fails(
+    batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = Secret.asave
+
+    async def refuse(block: Secret[str], name: str, **options: Any) -> None:
+        if not name.startswith(grants.PREFIX):
+            await save(block, name, **options)
+            return
+        request = httpx.Request("POST", "http://prefect/block_documents/")
+        answer = httpx.Response(422, request=request)
+        raise httpx.HTTPStatusError("refused", request=request, response=answer)
+
+    monkeypatch.setattr(Secret, "asave", refuse)
+    async with asyncio.timeout(30):
+        state = await batch.configure()
+
+    assert state.is_failed()
+    assert "is not stored (Prefect answers 422)" in state.message
+    assert batch.sandbox.live_grants(batch.binding.tenant_id) == 0
+    assert not await batch.caller_token_is_stored()
 
 
 async def test_without_the_template_nothing_is_left_and_configuring_again_heals(
