@@ -9,10 +9,8 @@ it like any other:
 """
 
 import asyncio
-import signal
-import threading
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 from uuid import UUID
 
@@ -47,6 +45,7 @@ from deployments.prefect_client import shared_prefect_client
 from deployments.queue import Queue
 from deployments.readable import is_unreadable
 from deployments.recovery import Looks, recover
+from deployments.sigterm import until_sigterm
 from deployments.stopped import LOOK_SECONDS, StoppedRuns
 from deployments.sweep import Sweep, sweep_seconds
 from deployments.unreadable import set_aside_unreadable
@@ -88,7 +87,7 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
 
     async def start(self, *args: Any, **options: Any) -> None:
         """Run until the process is told to end; takes what Prefect's own worker takes."""
-        with _until_sigterm():
+        with until_sigterm():
             await super().start(*args, **options)
 
     async def setup(self) -> None:
@@ -278,32 +277,3 @@ class BatchCloseWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorke
     async def _cancel_run(self, flow_run_id: UUID) -> None:
         # Prefect tells every worker of the pool; it is this one's run if it is executed here.
         self._executions.cancel(flow_run_id)
-
-
-@contextmanager
-def _until_sigterm() -> Iterator[None]:
-    """Cancel what is in the block when SIGTERM comes, and end it; a second one ends the process.
-
-    Prefect's command has SIGTERM do what SIGINT does. That is nothing where SIGINT is ignored, as
-    by every process that a script has started in the background (POSIX 2.11, asynchronous lists).
-    """
-    task, told = asyncio.current_task(), False
-    if task is None or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    loop = asyncio.get_running_loop()
-
-    def end() -> None:
-        nonlocal told
-        told = True
-        loop.remove_signal_handler(signal.SIGTERM)
-        task.cancel()
-
-    loop.add_signal_handler(signal.SIGTERM, end)
-    try:
-        yield
-    except asyncio.CancelledError:
-        if not told or task.uncancel():
-            raise
-    finally:
-        loop.remove_signal_handler(signal.SIGTERM)
