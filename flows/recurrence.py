@@ -9,75 +9,27 @@ what the server schedules is one truth, odd nights included:
   the change); one that comes twice in autumn means the first. No night is skipped or doubled.
 - Months from the 29th, 30th or 31st, and years from 29 February, end with the month. RFC 5545
   alone would skip the short months.
-- dateutil misreads clock changes of zones whose winter time is the deviation (Europe/Dublin,
-  Africa/Casablanca), and knows none after 2037. So a new schedule is held against the whole IANA
-  database (`survey`): one that Prefect would lay out differently is refused.
+- What that engine would lay out at a wrong hour is refused when it is configured (`flows.survey`).
 """
 
 from calendar import monthrange
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cached_property, lru_cache
+from functools import cached_property
 from itertools import takewhile
 from typing import Self
-from zoneinfo import ZoneInfo
 
-from dateutil import tz
 from prefect.client.schemas.schedules import RRuleSchedule
 
 from flows.durations import Interval
-from flows.moments import Moment, find_zone, offset_of
+from flows.moments import Moment, find_zone
 
-_SHORTEST_MONTH = 28
-_CALENDAR_REPEATS = 12 * 400
-"""Months, after which those to come are as long as those before."""
+SHORTEST_MONTH = 28
+"""Days."""
 
 _HOUR = timedelta(hours=1)
 _ETC_HOURS = range(-12, 15)
-
-LAST_YEAR_OF_CHANGES = 2037
-"""dateutil reads only the 32-bit part of a zone's file (RFC 8536), which ends in January 2038.
-
-It takes what comes after the last change there for standard time: in Sydney from October 2037 on.
-"""
-
-_NO_CHANGE_AFTER = datetime(LAST_YEAR_OF_CHANGES + 1, 1, 21)  # noqa: DTZ001
-
-_LISTED_DAYS = 63 * 365
-"""From then on, how far the IANA database lists changes one by one: up to 2087, for Morocco and
-Gaza. Beyond, the same comes every year."""
-
-
-@dataclass(frozen=True)
-class WrongNight:
-    """The first occurrence that Prefect's server would start at a wrong time.
-
-    Attributes:
-        number: Which of the maxRuns occurrences it is, from 1 on.
-        due: When it is due, on the clock of the schedule's zone.
-        started: When Prefect would start it instead, on the same clock.
-    """
-
-    number: int
-    due: datetime
-    started: datetime
-
-
-@dataclass(frozen=True)
-class Survey:
-    """What only a look at every occurrence tells.
-
-    Attributes:
-        shortest_gap: The shortest elapsed time from an occurrence to the next: 23 hours for P1D in
-            spring. The moment after the last counts; timedelta.max if there is none in the
-            calendar. Where there is a wrong night, no later gap counts.
-        wrong: The first occurrence that comes at a wrong time, if there is one.
-    """
-
-    shortest_gap: timedelta
-    wrong: WrongNight | None = None
 
 
 @dataclass(frozen=True)
@@ -165,80 +117,40 @@ class Recurrence:
                 return number if due == occurrence and number <= self.max_runs else None
         return None
 
-    def survey(self, *, since: datetime | None = None) -> Survey:
-        """Look at every occurrence, up to the first that Prefect would start at a wrong time.
-
-        Where nothing new can come it looks no further, so it takes milliseconds for any schedule.
-
-        Args:
-            since: A moment; what comes before it is not looked at.
-        """
-        if self.interval.seconds:  # in UTC, where every engine agrees
-            return Survey(timedelta(seconds=self.interval.seconds))
-        zone, engine = find_zone(self.timezone), _engine_offsets(self.timezone)
-        shortest, before = timedelta.max, None
-        with suppress(OverflowError):  # the evening of 31 December 9999 is in the year 10000 of UTC
-            for number, wall_clock in self._wall_clocks(since, zone):
-                offset = offset_of(wall_clock, zone)
-                due = wall_clock - offset
-                if number <= self.max_runs and (other := engine(wall_clock)) != offset:
-                    return Survey(shortest, _wrong_night(number, due, wall_clock - other, zone))
-                if before and due - before < shortest:
-                    shortest = due - before
-                before = due
-        return Survey(shortest)
-
     def _numbered_near(self, moment: datetime) -> Iterator[tuple[int, datetime]]:
         """What would be due if maxRuns had no end, from shortly before the moment on.
 
         The engine counts from DTSTART on; starting it close by spares it the way.
         """
-        steps = self._steps_surely_within(moment - self.first)
+        steps = self.steps_surely_within(moment - self.first)
         return enumerate(self._laid_out_from(steps), start=steps + 1)
 
     def _laid_out_from(self, steps: int) -> Iterator[datetime]:
         """What would be due if maxRuns had no end, so many steps after the first."""
         try:
-            near = self._wall_clock(steps)
+            near = self.wall_clock(steps)
         except (OverflowError, ValueError):  # beyond the calendar
             return iter(())
         return _lay_out(self._endless_from(near), self.timezone)
 
-    def _wall_clock(self, steps: int) -> datetime:
+    def wall_clock(self, steps: int) -> datetime:
+        """What clocks show so many steps after the first; raises where the calendar ends."""
         step, start = self.interval, self.start
         if not step.months:
             return start + steps * timedelta(days=step.days, seconds=step.seconds)
         years, month = divmod(start.month - 1 + steps * step.months, 12)
         year, month = start.year + years, month + 1
-        if start.day > _SHORTEST_MONTH:
+        if start.day > SHORTEST_MONTH:
             start = start.replace(day=min(start.day, monthrange(year, month)[1]))
         return start.replace(year=year, month=month)
-
-    def _wall_clocks(
-        self, since: datetime | None, zone: ZoneInfo
-    ) -> Iterator[tuple[int, datetime]]:
-        """What clocks show at each occurrence to be looked at, and at the moment after the last."""
-        begin = self._steps_surely_within(since - self.first) if since else 0
-        end = self.max_runs + 1
-        if _is_fixed(zone):
-            end = min(end, begin + self._steps_until_all_is_alike(self._wall_clock(begin)))
-        with suppress(OverflowError, ValueError):  # beyond the calendar
-            for steps in range(begin, end):
-                yield steps + 1, self._wall_clock(steps)
-
-    def _steps_until_all_is_alike(self, wall_clock: datetime) -> int:
-        """After how many steps no new gap comes, where clocks change no more."""
-        step = self.interval
-        days = max(0, (_NO_CHANGE_AFTER - wall_clock).days)
-        steps = days // (_SHORTEST_MONTH * step.months + step.days) + 2
-        return steps + _CALENDAR_REPEATS if step.months else steps
 
     def _endless_from(self, start: datetime) -> str:
         # Not strftime: its %Y writes the year 26 as "26".
         wall_clock = start.isoformat(timespec="seconds").replace("-", "").replace(":", "")
         return f"DTSTART:{wall_clock}\nRRULE:{_rule(self.interval, self.start.day)}"
 
-    def _steps_surely_within(self, elapsed: timedelta) -> int:
+    def steps_surely_within(self, elapsed: timedelta) -> int:
+        """How many steps such a time holds at least."""
         step = self.interval
         longest = timedelta(days=31 * step.months + step.days, seconds=step.seconds)
         # Two steps of grace for clock changes and for zones that move across the date line.
@@ -253,30 +165,6 @@ def _lay_out(rrule: str, timezone: str) -> Iterator[datetime]:
         return
 
 
-@lru_cache(maxsize=1000)
-def _is_fixed(zone: ZoneInfo) -> bool:
-    """Whether the zone's clocks change no more once Prefect's engine knows of no change."""
-    days = (_NO_CHANGE_AFTER + timedelta(days=day) for day in range(_LISTED_DAYS))
-    at_first = zone.utcoffset(_NO_CHANGE_AFTER)
-    return all(zone.utcoffset(day) == at_first for day in days)
-
-
-def _engine_offsets(timezone: str) -> Callable[[datetime], timedelta]:
-    """The UTC offsets by which Prefect's engine reads what clocks in the zone show."""
-    zone = tz.gettz(timezone) or UTC  # find_zone refuses a zone that the engine does not know
-
-    def offset(wall_clock: datetime) -> timedelta:
-        return zone.utcoffset(wall_clock) or timedelta(0)
-
-    at_last = offset(_NO_CHANGE_AFTER)
-    return lambda wall_clock: at_last if wall_clock > _NO_CHANGE_AFTER else offset(wall_clock)
-
-
-def _wrong_night(number: int, due: datetime, started: datetime, zone: ZoneInfo) -> WrongNight:
-    there = (moment.replace(tzinfo=UTC).astimezone(zone) for moment in (due, started))
-    return WrongNight(number, *there)
-
-
 def _rule(interval: Interval, day: int) -> str:
     if interval.months:
         return f"FREQ=MONTHLY;INTERVAL={interval.months};{_clamped(day)}"
@@ -289,7 +177,7 @@ def _rule(interval: Interval, day: int) -> str:
 
 
 def _clamped(day: int) -> str:
-    candidates = range(min(day, _SHORTEST_MONTH), day + 1)
+    candidates = range(min(day, SHORTEST_MONTH), day + 1)
     return f"BYMONTHDAY={','.join(map(str, candidates))};BYSETPOS=-1"
 
 

@@ -9,8 +9,9 @@ import pendulum
 
 from flows.durations import parse_wait
 from flows.moments import find_zone, parse_moment
-from flows.recurrence import LAST_YEAR_OF_CHANGES, Recurrence, WrongNight
+from flows.recurrence import Recurrence
 from flows.refusals import FieldError
+from flows.survey import LAST_YEAR_OF_CHANGES, WrongNight, survey
 
 if TYPE_CHECKING:  # the contract asks these rules
     from flows.contract import DailyOrdersBatchCloseConfigRequest
@@ -79,10 +80,10 @@ def _admission_errors(
         yield error
         return
     past = recurrence.first <= admission.now
-    survey = recurrence.survey(since=max(admission.now, SINCE))
-    gap = survey.shortest_gap
-    if survey.wrong and not past:  # from a later start on, other nights come
-        yield _wrong_night(survey.wrong, request)
+    surveyed = survey(recurrence, since=max(admission.now, SINCE))
+    gap = surveyed.shortest_gap
+    if surveyed.wrong and not past:  # from a later start on, other nights come
+        yield _wrong_night(surveyed.wrong, request)
     elif not recurrence.fits_the_calendar:
         yield FieldError("maxRuns", f"{request.max_runs} leads beyond the year 9999; use fewer")
     if request.upstream_wait >= gap - request.replication_delay:

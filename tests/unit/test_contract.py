@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from flows import recurrence as recurrences
+from flows import rules
 from flows.admission import FieldError, InvalidRequestError, parse_request
 from flows.contract import DailyOrdersBatchCloseConfigOutcome, DailyOrdersBatchCloseConfigRequest
 from flows.parameters import from_parameters, from_stored, to_parameters, to_stored
-from flows.recurrence import Recurrence
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 REQUEST = {
@@ -100,8 +100,12 @@ def test_a_stored_request_stays_readable_whatever_is_known_of_the_zone_meanwhile
 
 def test_only_a_new_request_has_every_night_looked_at(monkeypatch):
     stored = read(maxRuns=4000).model_dump(by_alias=True)
-    monkeypatch.delattr(Recurrence, "survey")
-    with pytest.raises(AttributeError):
+
+    def survey(*_, **__):
+        raise LookupError("every night was looked at")
+
+    monkeypatch.setattr(rules, "survey", survey)
+    with pytest.raises(LookupError, match="every night"):
         read()
 
     assert DailyOrdersBatchCloseConfigRequest.model_validate(stored).max_runs == 4000

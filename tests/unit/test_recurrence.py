@@ -15,9 +15,11 @@ from prefect.client.schemas.schedules import RRuleSchedule
 from prefect.server.schemas.schedules import RRuleSchedule as ServerSchedule
 
 from flows import recurrence as recurrences
+from flows import survey as surveys
 from flows.durations import Interval, parse_interval
 from flows.moments import Moment, parse_moment
 from flows.recurrence import Recurrence
+from flows.survey import survey
 
 PARIS = "Europe/Paris"
 
@@ -72,8 +74,8 @@ def test_23_00_stays_23_00_when_the_clocks_change():
     autumn = recurrence(f"2027-10-29T23:00:00+02:00[{PARIS}]", "P1D", 4)
 
     assert {moment[-5:] for moment in local(spring, PARIS) + local(autumn, PARIS)} == {"23:00"}
-    assert spring.survey().shortest_gap == timedelta(hours=23)
-    assert autumn.survey().shortest_gap == timedelta(hours=24)
+    assert survey(spring).shortest_gap == timedelta(hours=23)
+    assert survey(autumn).shortest_gap == timedelta(hours=24)
 
 
 def test_an_offset_alone_never_changes():
@@ -213,7 +215,7 @@ def test_a_survey_of_a_hundred_thousand_nights_takes_milliseconds(first, interva
 
     def seconds():
         began = time.process_time()
-        schedule.survey(since=datetime(2026, 1, 1, tzinfo=UTC))
+        survey(schedule, since=datetime(2026, 1, 1, tzinfo=UTC))
         return time.process_time() - began
 
     assert any(seconds() < 0.05 for _ in range(20))  # what else the machine does is not to count
@@ -227,16 +229,16 @@ def test_looking_no_further_than_something_new_can_come_tells_the_same(
     monkeypatch, zone, first, interval
 ):
     schedule = recurrence(f"{first}T23:00:00Z[{zone}]", interval, 9_000)
-    short = schedule.survey()
-    monkeypatch.setattr(recurrences, "_is_fixed", lambda _: False)
-    assert schedule.survey() == short
+    short = survey(schedule)
+    monkeypatch.setattr(surveys, "_is_fixed", lambda _: False)
+    assert survey(schedule) == short
 
 
 def test_what_came_long_ago_is_not_looked_at_and_later_nights_keep_their_numbers():
     schedule = recurrence(f"2020-01-01T02:30:00+01:00[{PARIS}]", "P1D", 9_000)
-    whole = schedule.survey()
+    whole = survey(schedule)
     assert whole.wrong
-    recent = schedule.survey(since=datetime(2037, 12, 1, tzinfo=UTC))
+    recent = survey(schedule, since=datetime(2037, 12, 1, tzinfo=UTC))
     assert recent.wrong == whole.wrong
     assert (whole.shortest_gap, recent.shortest_gap) == (timedelta(hours=23), timedelta(days=1))
 
@@ -246,7 +248,7 @@ def test_what_came_long_ago_is_not_looked_at_and_later_nights_keep_their_numbers
     [("Asia/Kolkata", True), ("Etc/GMT-5", True), (PARIS, False), ("Africa/Casablanca", False)],
 )
 def test_which_clocks_change_no_more(zone, fixed):
-    assert recurrences._is_fixed(ZoneInfo(zone)) is fixed  # noqa: SLF001
+    assert surveys._is_fixed(ZoneInfo(zone)) is fixed  # noqa: SLF001
 
 
 def test_occurrences_end_with_the_calendar():
@@ -254,7 +256,7 @@ def test_occurrences_end_with_the_calendar():
 
     assert not schedule.fits_the_calendar
     assert schedule.after(schedule.last, bounded=False) is None
-    assert recurrence("9998-12-31T23:00:00Z", "P5Y", 1).survey().shortest_gap == timedelta.max
+    assert survey(recurrence("9998-12-31T23:00:00Z", "P5Y", 1)).shortest_gap == timedelta.max
 
 
 intervals = st.one_of(
@@ -289,14 +291,14 @@ def test_there_are_exactly_max_runs_occurrences_strictly_one_after_the_other(sch
 @settings(deadline=None, max_examples=80)
 @given(schedules)
 def test_the_shortest_gap_is_the_shortest_of_those_before_the_first_wrong_night(schedule):
-    survey = schedule.survey()
-    right = survey.wrong.number - 1 if survey.wrong else schedule.max_runs
+    surveyed = survey(schedule)
+    right = surveyed.wrong.number - 1 if surveyed.wrong else schedule.max_runs
     moments = list(islice(schedule.occurrences(), right))
     shortest = min((due - before for before, due in pairwise(moments)), default=timedelta.max)
 
-    assert survey.shortest_gap > timedelta(0)
-    assert survey.shortest_gap <= shortest  # the moment after the last counts too
-    assert survey.shortest_gap == shortest or not survey.wrong
+    assert surveyed.shortest_gap > timedelta(0)
+    assert surveyed.shortest_gap <= shortest  # the moment after the last counts too
+    assert surveyed.shortest_gap == shortest or not surveyed.wrong
 
 
 @settings(deadline=None, max_examples=80)
