@@ -22,29 +22,22 @@ from prefect.client.schemas.filters import (
     FlowFilterName,
     FlowRunFilter,
     FlowRunFilterExpectedStartTime,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
 )
-from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import RRuleSchedule
 from prefect.exceptions import ObjectNotFound
 from prefect.logging import get_logger
-from prefect.states import Cancelled
 
-from blocks import clock
+from blocks import begun_runs, clock
 from blocks.binding import Binding
 from blocks.ownership import require_lease
-from blocks.proposals import AT_ONCE, set_states
 
 FLOW = "daily-close"
 PAGE = 200
 TEMPLATE = "daily-orders-batch-close"
 SCHEDULE_SLUG = "nightly"
 FAR_AHEAD = timedelta(days=36_525)
-ENDED = "The binding was ended."
-UNFINISHED = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.PAUSED]
-"""What is not over. A run that is being cancelled is left to who executes it."""
 
 COPIED = (
     "entrypoint",
@@ -138,7 +131,7 @@ async def cancel_begun(binding: Binding) -> list[FlowRun]:
     """
     async with get_client() as client:
         found = await _find(client, binding.slug)
-        return await _cancel_begun(client, found.id) if found else []
+        return await begun_runs.cancel(client, found.id) if found else []
 
 
 async def delete(binding: Binding) -> None:
@@ -148,7 +141,7 @@ async def delete(binding: Binding) -> None:
     """
     async with get_client() as client:
         if found := await _find(client, binding.slug):
-            await _cancel_begun(client, found.id)
+            await begun_runs.cancel(client, found.id)
             await client.delete_deployment(found.id)
 
 
@@ -256,35 +249,6 @@ async def _lay_out(client: PrefectClient, deployment_id: UUID, start: datetime) 
         path_params={"id": deployment_id},
         json={"start_time": start.isoformat(), "end_time": end.isoformat()},
     )
-
-
-async def _cancel_begun(client: PrefectClient, deployment_id: UUID) -> list[FlowRun]:
-    """Cancel the runs that have begun; returns those that had not ended meanwhile."""
-    begun = [run for run in await _unfinished(client, deployment_id) if _has_begun(run)]
-    cancelled: State[None] = Cancelled(message=ENDED)
-    only = {"state": {"type": {"any_": UNFINISHED}}}
-    stopped: set[UUID] = set()
-    for first in range(0, len(begun), AT_ONCE):
-        some = [run.id for run in begun[first : first + AT_ONCE]]
-        stopped |= {*await set_states(client, some, cancelled, only)}
-    return [run for run in begun if run.id in stopped]
-
-
-async def _unfinished(client: PrefectClient, deployment_id: UUID) -> list[FlowRun]:
-    found: list[FlowRun] = []
-    kinds = FlowRunFilterStateType(any_=UNFINISHED)
-    while page := await client.read_flow_runs(
-        deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment_id])),
-        flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=kinds)),
-        limit=PAGE,
-        offset=len(found),
-    ):
-        found += page
-    return found
-
-
-def _has_begun(run: FlowRun) -> bool:
-    return bool(run.run_count) or run.state_type != StateType.SCHEDULED
 
 
 async def _ensure_run(

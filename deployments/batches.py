@@ -13,7 +13,7 @@ from prefect.logging import get_logger
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from blocks import clock, context, deployment, history, standing, systems
+from blocks import begun_runs, clock, context, deployment, history, standing, systems
 from blocks import grant as grants
 from blocks.binding import Binding
 from blocks.lock import only_holder
@@ -140,7 +140,7 @@ async def end(binding: Binding, *, patience: float | None = None) -> None:
         stopped = await deployment.cancel_begun(binding)
         await grants.forget(binding, server, patience=patience, within=REVOCATION_SECONDS)
         for run in stopped:
-            await record_instead(run, "SKIPPED", deployment.ENDED)
+            await record_instead(run, "SKIPPED", begun_runs.ENDED)
         await deployment.delete(binding)
 
 
