@@ -38,6 +38,11 @@ class Binding:
         digest = base64.b32encode(hashlib.sha256(pair).digest()).decode().lower()[:20]
         return "-".join([*filter(None, map(_readable, (self.tenant_id, self.batch_id))), digest])
 
+    @property
+    def lock(self) -> str:
+        """The name of the lock under which what is stored of this binding is changed."""
+        return f"lock-{self.slug}"
+
 
 def _readable(identifier: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", identifier.lower())[:24].strip("-")

@@ -101,7 +101,7 @@ async def only_writer_of(
 
     Not to be taken where the grant is refreshed: that takes the same lock.
     """
-    async with only_holder(f"lock-{binding.slug}", patience=patience):
+    async with only_holder(binding.lock, patience=patience):
         yield await contexts.load(binding)
 
 

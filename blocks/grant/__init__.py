@@ -7,20 +7,19 @@ token that came with it.
 """
 
 from blocks.grant.document import PREFIX
-from blocks.grant.model import Grant, GrantError, GrantMissingError
-from blocks.grant.use import (
-    access_token,
+from blocks.grant.keeping import (
     complete,
     find,
     find_several,
     forget,
     load,
-    refresh,
     revoke,
     revoke_replaced,
     store,
-    was_refreshed,
 )
+from blocks.grant.model import Grant, GrantError, GrantMissingError
+from blocks.grant.recent import was_refreshed
+from blocks.grant.refreshing import access_token, refresh
 
 __all__ = [
     "PREFIX",

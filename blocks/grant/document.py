@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -16,6 +16,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.logging import get_logger
 from pydantic import ValidationError
 
+from blocks import lock
 from blocks.binding import Binding
 from blocks.grant.model import Grant, GrantError, GrantMissingError
 from blocks.lease import OwnershipUnknownError
@@ -185,6 +186,13 @@ async def write(binding: Binding, grant: Grant) -> None:
         return
     # Raised out here, because Prefect's error holds the request and quotes it in its text.
     raise trouble
+
+
+def only_writer(
+    binding: Binding, patience: float | None = None, *, is_once_only: bool = False
+) -> AbstractAsyncContextManager[None]:
+    """Be the only one on all machines that changes the binding's grant: see `blocks.lock`."""
+    return lock.only_holder(binding.lock, patience=patience, is_once_only=is_once_only)
 
 
 def _is_of_what_was_read(error: Exception) -> bool:

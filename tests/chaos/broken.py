@@ -44,7 +44,7 @@ STORES_LATE = BrokenBuild(
     "stores rotated tokens after their use",
     (
         Change(
-            "blocks/grant/use.py",
+            "blocks/grant/refreshing.py",
             "        await found.overwrite(fresh)\n",
             "        asyncio.get_running_loop().call_later(\n"
             "            30, lambda: asyncio.ensure_future(found.overwrite(fresh))\n"
@@ -121,21 +121,21 @@ BELIEVES_ITS_MEMORY = BrokenBuild(
         # Any worker goes on after a wait, as it does after one that is long.
         Change("flows/waiting.py", "in_memory: bool = True", "in_memory: bool = False"),
         Change(
-            "blocks/grant/use.py",
+            "blocks/grant/keeping.py",
             "        await document.write(binding, grant)\n",
             "        await document.write(binding, grant)\n"
             '        seen = vars(document).setdefault("seen", {})\n'
             "        seen[binding] = await document.read(binding)\n",
         ),
         Change(
-            "blocks/grant/use.py",
+            "blocks/grant/refreshing.py",
             "        found = await document.read(binding)\n        if unless",
             '        seen = vars(document).setdefault("seen", {})\n'
             "        found = seen.setdefault(binding, await document.read(binding))\n"
             "        if unless",
         ),
         Change(
-            "blocks/grant/use.py",
+            "blocks/grant/refreshing.py",
             "        await found.overwrite(fresh)\n",
             "        await found.overwrite(fresh)\n"
             '        vars(document)["seen"][found.binding] = document.Document(\n'
@@ -156,7 +156,7 @@ DEAD_AFTER_OUTAGE = BrokenBuild(
         Change("blocks/liveness.py", "and gap <= process.seconds / 3"),
         # Who was given up so would store its rotated token all the same, and nothing were lost.
         Change(
-            "blocks/grant/use.py",
+            "blocks/grant/refreshing.py",
             "if stored.grant.refresh_token == found.grant.refresh_token:",
             "if False:",
         ),
@@ -176,7 +176,7 @@ DEAD_AFTER_OUTAGE = BrokenBuild(
 )
 FORGETS_REPLACED = BrokenBuild(
     "forgets which grant a new one has replaced",
-    (Change("blocks/grant/use.py", "revoke=revoke_replaced)", "revoke=False)"),),
+    (Change("blocks/grant/keeping.py", "revoke=revoke_replaced)", "revoke=False)"),),
     ("--trials", "10", "--seed", "11"),
     "of its grants live on",
 )

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 from blocks import clock, grant, lock
 from blocks.binding import Binding
-from blocks.grant import Grant, GrantError, GrantMissingError, document, model, use
+from blocks.grant import Grant, GrantError, GrantMissingError, document, model, refreshing
 from blocks.lock import LockedError
 from blocks.oauth import GrantLostError, OAuthError, OAuthServer, Tokens
 from blocks.systems import oauth_server
@@ -230,7 +230,7 @@ async def test_a_grant_that_stays_locked_is_not_refreshed_and_says_so(
 async def test_a_process_has_no_more_refreshes_under_way_than_the_block_says(
     sandbox: SandboxClient, server: OAuthServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(use, "_turns", {})
+    monkeypatch.setattr(refreshing, "_turns", {})
     under_way = most = 0
     ask = OAuthServer.refresh
 

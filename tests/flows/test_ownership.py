@@ -17,7 +17,7 @@ from pydantic import SecretStr
 
 from blocks import clock, grant, http, lock, own_lock_list, ownership, systems
 from blocks.claim import Claim
-from blocks.grant import Grant, document, use
+from blocks.grant import Grant, document, refreshing
 from blocks.lease import (
     Lease,
     OwnershipLostError,
@@ -470,8 +470,8 @@ async def test_a_refresh_that_queued_for_its_turn_sends_what_is_stored_by_then(
     batch: Batch, stored: Grant, server: OAuthServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     turn = asyncio.Semaphore(0)
-    monkeypatch.setattr(use, "_turn", lambda _: turn)
-    monkeypatch.setattr(use, "JUST_READ", 0.1)
+    monkeypatch.setattr(refreshing, "_turn", lambda _: turn)
+    monkeypatch.setattr(refreshing, "JUST_READ", 0.1)
     queued = asyncio.create_task(grant.refresh(batch.binding, server))
     await asyncio.sleep(0.5)
     newer = await server.refresh(stored.refresh_token)
