@@ -8,6 +8,7 @@ from itertools import cycle
 from typing import cast
 from uuid import UUID, uuid4
 
+import anyio
 import httpx
 import pytest
 from prefect.client.orchestration import PrefectClient
@@ -20,6 +21,7 @@ from blocks.claim import Claim
 from blocks.lease import Lease
 from blocks.ownership import Work
 from blocks.places import Places
+from deployments import execution
 from deployments.due import DueMoments
 from deployments.execution import Execution, Executions
 from deployments.queue import Queue
@@ -157,3 +159,29 @@ def test_what_is_left_while_a_look_is_under_way_is_looked_for_after_it() -> None
     looks.soon()
     looks.done(seen)
     assert looks.is_due(departed=0)
+
+
+async def test_a_worker_that_is_stopped_gives_its_runs_back_for_some_seconds_at_most(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = asyncio.Event()
+
+    async def unanswered(*_: object) -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(execution, "give_back", unanswered)
+    monkeypatch.setattr(execution, "GIVEN_BACK_WITHIN", 0.1)
+    executions = Executions(Places(1), DueMoments(), logging.getLogger(), Looks())
+    monkeypatch.setattr(executions, "_load", unanswered)
+    run = FlowRun(id=uuid4(), flow_id=uuid4(), state=Pending())
+    held = executions.hold(run, Work(Lease("worker"), run.id), Claim("worker", ME))
+
+    async with asyncio.timeout(10), anyio.create_task_group() as runs:
+        runs.start_soon(executions.carry_out, held, cast("PrefectClient", None))
+        await asked.wait()
+        asked.clear()
+        runs.cancel_scope.cancel()
+
+    assert asked.is_set(), "it was not given back at all"
+    assert not executions.run_ids
