@@ -31,6 +31,7 @@ def main() -> int:
         options.lease,
         options.longest,
         options.limit,
+        options.again,
     )
     home = Path(tempfile.mkdtemp(prefix="daily-orders-chaos-"))
     try:
@@ -62,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--lease", type=float, default=LEASE, help="in seconds; 60 in production")
     parser.add_argument("--longest", type=float, default=10, help="outage or freeze, in leases")
     parser.add_argument("--only", metavar="BLOW", help="'worker: before snapshot', for instance")
+    parser.add_argument("--again", action="store_true", help="all are configured once more")
     parser.add_argument("--rotation", choices=["strict", "grace"], help="instead of either")
     parser.add_argument("--access-token-seconds", type=int, help="instead of 6 or 300")
     parser.add_argument("--keep", action="store_true", help="keep the logs and the database")

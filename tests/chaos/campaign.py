@@ -51,6 +51,8 @@ class Campaign:
     """How many leases the longest outages and freezes may last."""
     limit: int | None = None
     """How many runs each worker executes at a time, if not as many as it likes."""
+    again: bool = False
+    """Whether all are configured once more, when the first configurations are done."""
     findings: list[Finding] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     _patience: float = 0.0
@@ -88,7 +90,8 @@ class Campaign:
             installation.start_workers(self.workers, same_name=self.same_name)
         name = f"round {number}, {rotation}, {life} s, {blow.name}"
         with SandboxClient(installation.stack.sandbox_url) as sandbox:
-            found = await Round(installation, sandbox, field, blow, self.lease).play()
+            play = Round(installation, sandbox, field, blow, self.lease, again=self.again).play
+            found = await play()
             self._judge_round(found, sandbox, name)
             took = went_on(sandbox.events(), installation.freezes)
         self.wrong += [f"{name}: {it}" for it in took]

@@ -45,9 +45,12 @@ class Round:
         trials: Sequence[Trial],
         blow: Blow,
         lease: float = LEASE,
+        *,
+        again: bool = False,
     ) -> None:
         self._arena, self._sandbox = arena, sandbox
         self._trials, self._blow, self._lease = trials, blow, lease
+        self._again = again
         self._runs = Runs(clock.now(), self._settled_within)
 
     async def play(self) -> list[Finding]:
@@ -58,6 +61,8 @@ class Round:
         self._arm("configure")
         await self._start()
         await self._runs.end(CONFIGURE)
+        if self._again:
+            await self._start_again()
         self._arm("close")
         missed = await self._meddle()
         await self._runs.end(CLOSE)
@@ -95,6 +100,13 @@ class Round:
             except InvalidRequestError:  # the blow fell meanwhile, and took its time
                 first_run_at = self._soon()
                 await self._start_one(trial, first_run_at)
+
+    async def _start_again(self) -> None:
+        """All ask once more, now that the first is done: each has a grant that is replaced."""
+        await self._start()
+        for trial in self._trials:
+            trial.is_configured_twice = True
+        await self._runs.end(CONFIGURE)
 
     def _soon(self) -> datetime:
         lead = timedelta(seconds=10 + 1.5 * len(self._trials))
