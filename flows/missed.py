@@ -7,14 +7,13 @@ from itertools import takewhile
 from typing import Any
 
 from prefect.client.schemas.objects import FlowRun, State, StateType
-from prefect.client.schemas.schedules import RRuleSchedule
 
 from blocks import standing
 from blocks.history import NIGHTS_KEPT, History
 from blocks.outcome import LastBatch, Status, ended_as, says_closed
 from blocks.standing import Standing
 from flows.night import MAYBE_SENT, Night
-from flows.recurrence import Recurrence
+from flows.recurrence import Recurrence, schedule_of
 
 EXECUTED_TYPES = {StateType.PENDING, StateType.RUNNING, StateType.CANCELLING}
 NO_RUN = "Prefect has no run for this night: its schedule was off, or its run was deleted."
@@ -34,11 +33,6 @@ async def missed_nights(night: Night, known: History) -> list[LastBatch]:
     is_as_configured = stands.follows(schedule_of(night.recurrence))
     found = [_inferred(night, moment, runs[moment], is_as_configured) for moment in missing]
     return [outcome for outcome in found if outcome]
-
-
-def schedule_of(recurrence: Recurrence) -> RRuleSchedule:
-    """The schedule that Prefect lays out for it."""
-    return RRuleSchedule(rrule=recurrence.rrule, timezone=recurrence.timezone)
 
 
 def is_changed(stands: Standing, recurrence: Recurrence) -> bool:

@@ -157,6 +157,11 @@ class Recurrence:
         return max(0, elapsed // longest - 2)
 
 
+def schedule_of(recurrence: Recurrence) -> RRuleSchedule:
+    """The schedule that Prefect lays out for it."""
+    return RRuleSchedule(rrule=recurrence.rrule, timezone=recurrence.timezone)
+
+
 def _lay_out(rrule: str, timezone: str) -> Iterator[datetime]:
     try:
         for moment in RRuleSchedule(rrule=rrule, timezone=timezone).to_rrule():

@@ -28,7 +28,7 @@ from deployments.engine import end_cancelled
 from flows import daily_close as the_flow
 from flows import keeping
 from flows.daily_close import daily_close
-from flows.missed import schedule_of
+from flows.recurrence import schedule_of
 from flows.requests import configured_now
 from tests.flows.batch import Batch
 
