@@ -31,6 +31,7 @@ PAGE = 200
 class _Schedule(BaseModel):
     active: bool
     schedule: dict[str, Any]
+    updated: datetime | None = None
 
 
 class Standing(BaseModel):
@@ -47,6 +48,11 @@ class Standing(BaseModel):
     def is_on(self) -> bool:
         """Whether Prefect lays out any runs of it."""
         return not self.paused and any(schedule.active for schedule in self.schedules)
+
+    @property
+    def changed_at(self) -> datetime | None:
+        """When a schedule of it was changed last; new code and new parameters change none."""
+        return max((it.updated for it in self.schedules if it.updated), default=None)
 
     async def paused_because(self) -> str | None:
         """Why no night of it is closed at the moment, in a sentence; None if nothing is paused."""

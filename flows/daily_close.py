@@ -27,7 +27,7 @@ from flows.contract import DailyOrdersBatchCloseConfigRequest
 from flows.ending import end_unopened, not_recorded, stop_schedule, unexpected
 from flows.keeping import note, record
 from flows.last_night import end_if_last
-from flows.night import DeletedError, Night, TooLateError
+from flows.night import DeletedError, Night, OldScheduleError, TooLateError
 from flows.opening import SettledError, open_night, read_again
 from flows.requests import NightError, UnreadableRequestError
 from flows.step import step
@@ -164,7 +164,10 @@ async def _pass_night(binding: Binding, configured: object) -> LastBatch:
         raise
     except Exception as error:  # noqa: BLE001  (no night ends without an outcome)
         return await end_unopened(error, unexpected(error))
-    outcome = night.settled or await _close(night)
+    try:
+        outcome = night.settled or await _close(night)
+    except OldScheduleError as error:  # no night: nothing is recorded
+        return night.ended("SKIPPED", reason=str(error))
     return await _end(night, outcome)
 
 
@@ -194,7 +197,7 @@ async def _close(night: Night) -> LastBatch:
         return night.ended("FAILED", reason=str(lost))
     except (OAuthError, OrdersError, GrantError, systems.NotSavedError) as error:
         return night.ended("FAILED", reason=str(error))
-    except PREFECT_TROUBLE:
+    except (OldScheduleError, *PREFECT_TROUBLE):
         raise
     except Exception as error:  # noqa: BLE001  (no night ends without an outcome)
         return night.ended("FAILED", reason=unexpected(error))

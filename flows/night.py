@@ -12,7 +12,9 @@ from blocks.context import Context, Progress
 from blocks.grant import Grant
 from blocks.outcome import LastBatch, Status
 from blocks.run_states import was_asked_for_again
+from blocks.standing import Standing
 from flows.contract import DailyOrdersBatchCloseConfigRequest
+from flows.old_schedule import changed_before, may_be_changed
 from flows.recurrence import Recurrence
 from flows.requests import NightError
 
@@ -45,6 +47,10 @@ class TooLateError(NightError):
     """The next occurrence has come before this one was closed."""
 
 
+class OldScheduleError(NightError):
+    """The run is of no night: it was laid out for a schedule that had been changed before."""
+
+
 class DeletedError(NightError):
     """The binding's deployment was deleted while its run was under way."""
 
@@ -59,6 +65,8 @@ class Night:
     context: Context
     run_id: UUID | None = None
     """Which of Prefect's flow runs works on it; None where it was called directly from Python."""
+    laid_out_at: datetime | None = None
+    """When Prefect made its run; None where it was called directly from Python."""
     by_schedule: bool = True
     """Whether the schedule laid out its run; otherwise somebody started it."""
     is_deployed: bool = False
@@ -116,7 +124,9 @@ class Night:
         return self.is_as_configured and self.occurrence >= self.recurrence.last
 
     async def stopped_by(self, *, surely: bool = False) -> Stop | None:
-        """What somebody has stopped this night with, for now; DeletedError if it is for good.
+        """What somebody has stopped this night with, for now.
+
+        Raises DeletedError and OldScheduleError if it is for good.
 
         What somebody asked for runs though the schedule is off: a run started by hand, or again
         after a failure. Nothing runs while its work pool is paused.
@@ -133,6 +143,7 @@ class Night:
         stands = await standing.read(self.binding)
         if stands is None:
             raise DeletedError(DELETED)
+        await self._refuse_old_schedule(stands)
         if self.by_schedule and not stands.is_on and not await self._was_asked_for_again():
             return SCHEDULE_OFF
         if self.is_deployed and await stands.is_pool_paused():
@@ -216,7 +227,24 @@ class Night:
         """Whether somebody had this very run begin again after it had ended."""
         return self.run_id is not None and await was_asked_for_again(self.run_id)
 
+    async def _refuse_old_schedule(self, stands: Standing) -> None:
+        """Raise OldScheduleError if the run is none of the schedule that stands, and was not then.
+
+        Asked before the night's snapshot: what has one had a look at this before.
+        """
+        if not self.by_schedule or self.laid_out_at is None or self.snapshot_id:
+            return
+        changed_at = changed_before(stands, self.request, self.occurrence, self.laid_out_at)
+        if changed_at and not await self._was_asked_for_again():
+            raise OldScheduleError(
+                "The schedule was changed before this night: the one that stands since"
+                f" {changed_at:%Y-%m-%d %H:%M:%S} UTC has no close at this time."
+            )
+
     def _may_be_stopped(self) -> bool:
         if self.is_again or not self.by_schedule or self.progress.snapshot_id:
+            return True
+        due = self.next_due
+        if due and self.laid_out_at and may_be_changed(self.laid_out_at, self.occurrence, due):
             return True
         return clock.now() - self.occurrence > ON_TIME

@@ -54,6 +54,7 @@ async def open_night(binding: Binding, configured: object) -> Night:
         occurrence,
         context,
         run_id=run.id if run else None,
+        laid_out_at=_plain(run.created) if run else None,
         by_schedule=run is not None and run.auto_scheduled,
         is_deployed=run is not None and run.deployment_id is not None,
         is_again=run is not None and run.start_time is not None,
@@ -107,10 +108,10 @@ def _occurrence(
 ) -> datetime:
     """The scheduled start; where somebody started the run, the latest occurrence before that."""
     planned = run.expected_start_time if run else None
-    # A plain datetime, because pendulum's own class divides differently.
-    start = datetime.fromisoformat(planned.isoformat()) if planned else clock.now()
+    start = _plain(planned) or clock.now()
     # A run that the schedule laid out before the binding was configured anew is no occurrence of
-    # the new recurrence, but it is a night that was promised all the same.
+    # the new recurrence, but it is a night that was promised all the same. One that it laid out
+    # only afterwards is none: that is found out where somebody may have stopped the night.
     if run and run.auto_scheduled:
         return start
     if latest := request.recurrence.latest_at(start):
@@ -119,3 +120,8 @@ def _occurrence(
         f"Nothing is due for {binding} yet: its first close is due at"
         f" {request.recurrence.first.isoformat()}."
     )
+
+
+def _plain(moment: datetime | None) -> datetime | None:
+    """A plain datetime, because pendulum's own class divides differently."""
+    return datetime.fromisoformat(moment.isoformat()) if moment else None
