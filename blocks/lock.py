@@ -36,8 +36,8 @@ POLL_SECONDS = 0.5
 
 ONCE_ONLY_LEASES = 3
 """How many lengths of its holder's lease a lock lasts at least under which something is done that
-must not be done twice, unless its holder is seen to be gone. Counted from when it was taken."""
-
+must not be done twice, unless its holder is seen to be gone. Counted from when it was taken, or
+`counted_anew`."""
 
 KEPT_FOR = timedelta(hours=1)
 """How long a list is kept at least after it was written."""
@@ -74,6 +74,25 @@ async def only_holder(
     async with _holding(name, work.lease, patience=patience, is_once_only=is_once_only):
         with ownership.working(work):
             yield
+
+
+async def counted_anew(name: str, *, after: float) -> bool:
+    """Have others count from now how long a lock lasts that this work holds once only.
+
+    Args:
+        name: What is locked.
+        after: Seconds since it was taken within which nothing is asked.
+
+    Returns whether it was taken longer ago. Raises what `only_holder` raises.
+    """
+    work = ownership.current() or Work(await lease_of_this_process())
+    own = OwnLockList.of(work.lease)
+    if own.held_for(name) <= after:
+        return False
+    await _require(work.lease)
+    own.count_anew(name)
+    await own.publish()
+    return True
 
 
 @asynccontextmanager

@@ -69,9 +69,18 @@ class OwnLockList:
 
     def lock(self, name: str, *, is_once_only: bool) -> Locked:
         """Put a lock onto the list: `publish` has to follow."""
-        since = int(clock.now().timestamp())
-        self.locked[digest(name)] = locked = Locked(next(self._attempts), is_once_only, since)
+        locked = Locked(next(self._attempts), is_once_only, _seconds())
+        self.locked[digest(name)] = locked
         return locked
+
+    def held_for(self, name: str) -> int:
+        """Seconds since others count how long a lock lasts that is on the list."""
+        return _seconds() - self.locked[digest(name)].since
+
+    def count_anew(self, name: str) -> None:
+        """Have others count from now how long a lock lasts: `publish` has to follow."""
+        held = self.locked[digest(name)]
+        self.locked[digest(name)] = held._replace(since=_seconds())
 
     def unlock(self, name: str) -> None:
         """Take a lock from the list, and have the others see so in a moment."""
@@ -164,6 +173,10 @@ class OwnLockList:
 
 
 _lists: WeakKeyDictionary[Lease, OwnLockList] = WeakKeyDictionary()
+
+
+def _seconds() -> int:
+    return int(clock.now().timestamp())
 
 
 def _retrieved(task: asyncio.Task[list[LockList]]) -> None:

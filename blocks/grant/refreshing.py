@@ -24,7 +24,7 @@ from blocks.lock import LockedError
 from blocks.oauth import GrantLostError, OAuthServer
 
 JUST_READ = 10.0
-"""Seconds for which what was read of a grant under its lock is believed."""
+"""Seconds after a lock was taken for which that counts, and what was read of the grant then."""
 
 logger = get_logger("grant")
 
@@ -46,9 +46,10 @@ async def refresh(
         found = await document.read(binding)
         if unless and unless(found.grant):
             return found.grant
-        read_at = clock.elapsed()
         async with _turn(server):
-            if clock.elapsed() - read_at > JUST_READ:  # people may have stored another meanwhile
+            # Others wait for what has left, not for what has queued; and people may have stored
+            # another meanwhile.
+            if await lock.counted_anew(binding.lock, after=JUST_READ):
                 found = await document.read(binding)
             if found.grant.lost_because:
                 raise GrantLostError(found.grant.lost_because)

@@ -484,6 +484,78 @@ async def test_a_refresh_that_queued_for_its_turn_sends_what_is_stored_by_then(
     assert await is_alive(refreshed.refresh_token)
 
 
+class Hours:
+    """The server's time, which may be put forward; what is measured on clocks is not."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        now, self.later = clock.now, timedelta(0)
+        patch.setattr(clock, "now", lambda: now() + self.later)
+
+    def pass_by(self, leases: float, of: Process) -> None:
+        """Let so many times the length of this process's lease pass."""
+        self.later += timedelta(seconds=leases * of.seconds)
+
+
+async def is_kept_out(name: str) -> bool:
+    """Whether another process, which lives, does not get this lock."""
+    async with Lease("another").kept() as other:
+        with ownership.working(Work(other)):
+            try:
+                async with lock.only_holder(name, patience=1):
+                    return False
+            except LockedError:
+                return True
+
+
+async def test_a_refresh_that_queued_for_its_turn_keeps_others_out_from_when_it_leaves(
+    me: Me, batch: Batch, stored: Grant, server: OAuthServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turn, hours, kept_out = asyncio.Semaphore(0), Hours(monkeypatch), []
+    ask = OAuthServer.refresh
+
+    async def frozen(self: OAuthServer, token: SecretStr) -> Tokens:
+        tokens = await ask(self, token)
+        await me.is_given_up()
+        hours.pass_by(lock.ONCE_ONLY_LEASES - 0.5, me.lease.process)
+        kept_out.append(await is_kept_out(batch.binding.lock))
+        return tokens
+
+    monkeypatch.setattr(OAuthServer, "refresh", frozen)
+    monkeypatch.setattr(refreshing, "_turn", lambda _: turn)
+    queued = asyncio.create_task(grant.refresh(batch.binding, server))
+    async with asyncio.timeout(10):
+        while not await is_locked(batch.binding.lock):  # noqa: ASYNC110  (it is told in Prefect)
+            await asyncio.sleep(0.1)
+    hours.pass_by(lock.ONCE_ONLY_LEASES - 1, me.lease.process)
+
+    turn.release()
+    with pytest.raises(OwnershipLostError):
+        await queued
+
+    assert kept_out == [True]
+
+
+async def test_a_refresh_that_has_its_turn_at_once_writes_its_lock_once(
+    me: Me, batch: Batch, stored: Grant, server: OAuthServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask, publish, published = OAuthServer.refresh, OwnLockList.publish, []
+
+    async def counted(own: OwnLockList) -> list[LockList]:
+        published.append(own)
+        return await publish(own)
+
+    async def before(self: OAuthServer, token: SecretStr) -> Tokens:
+        assert len(published) == 1
+        return await ask(self, token)
+
+    monkeypatch.setattr(OwnLockList, "publish", counted)
+    monkeypatch.setattr(OAuthServer, "refresh", before)
+
+    await grant.refresh(batch.binding, server)
+
+    assert published
+
+
 async def test_a_process_that_is_given_up_learns_it_at_its_next_renewal(
     me: Me,
 ) -> None:
