@@ -13,11 +13,10 @@ unless they see that it is gone.
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
 from datetime import timedelta
-from types import MappingProxyType
 
 from prefect.client.orchestration import PrefectClient, get_client
 
@@ -49,11 +48,8 @@ class LockedError(Exception):
     """Somebody else holds the lock, alive, for longer than anybody should."""
 
 
-_Attempt = tuple[str, int]
-"""A process's id, and which of its attempts."""
-
-_held: ContextVar[Mapping[str, _Attempt]] = ContextVar("held", default=MappingProxyType({}))
-"""The locks that the work under way holds, by their names."""
+_holds_another: ContextVar[bool] = ContextVar("holds_another", default=False)
+"""Whether the work under way holds a lock already."""
 
 
 @asynccontextmanager
@@ -97,26 +93,24 @@ async def counted_anew(name: str, *, after: float) -> bool:
 
 @asynccontextmanager
 async def still_holder(name: str) -> AsyncIterator[None]:
-    """Go on under the lock that this work holds, though its lease was lost; or take it anew."""
-    if not await _is_held_still(name):
-        with ownership.working(None):
-            async with only_holder(name):
-                yield
-        return
+    """Go on for a moment under the lock that this work holds once only, though its lease was lost.
+
+    Others may have had it meanwhile, so what it guards is to be looked at again. They are kept out
+    from now on for as long as what is done here may take: TimeoutError is raised after a lease.
+
+    Raises LockedError where somebody else has it, or is stepping back from it at this moment.
+    """
+    lost = ownership.current() or Work(await lease_of_this_process())
+    own = OwnLockList.of(lost.lease)
     with ownership.working(Work(await lease_of_this_process())):
-        yield
-
-
-async def _is_held_still(name: str) -> bool:
-    """Whether this very work holds the lock, and nobody has taken it over."""
-    async with get_client() as client:
-        lists = [stored.listed for stored in await read_lists(client)]
-    holders = {
-        (found.process.id, found.locked[digest(name)].attempt)
-        for found in lists
-        if digest(name) in found.locked
-    }
-    return holders == {_held.get().get(name)}
+        async with asyncio.timeout(own.process.seconds):
+            # Two that were given up must not keep each other out for ever: look first.
+            if await _is_free(name, await own.others()):
+                own.count_anew(name)
+                if await _is_free(name, await own.publish()):
+                    yield
+                    return
+    raise _locked(name, 0)
 
 
 async def delete_left(client: PrefectClient) -> None:
@@ -146,12 +140,12 @@ async def _holding(
     until = clock.elapsed() + patience
     async with _room_for(name, own, patience, is_once_only), _turn_of(name, own, patience):
         try:
-            locked = await _lock(name, lease, until, is_once_only=is_once_only)
-            token = _held.set({**_held.get(), name: (own.process.id, locked.attempt)})
+            await _lock(name, lease, until, is_once_only=is_once_only)
+            token = _holds_another.set(True)
             try:
                 yield
             finally:
-                _held.reset(token)
+                _holds_another.reset(token)
         finally:
             own.unlock(name)
 
@@ -165,7 +159,7 @@ async def _room_for(
         try:
             async with asyncio.timeout(patience):
                 # Who has a lock already has room for another: all might wait for each other.
-                if not _held.get():
+                if not _holds_another.get():
                     if is_once_only:
                         await room.enter_async_context(own.room_once_only)
                     await room.enter_async_context(own.room)
@@ -189,13 +183,14 @@ async def _turn_of(name: str, own: OwnLockList, patience: float) -> AsyncIterato
         turn.release()
 
 
-async def _lock(name: str, lease: Lease, until: float, *, is_once_only: bool) -> Locked:
+async def _lock(name: str, lease: Lease, until: float, *, is_once_only: bool) -> None:
     own, began = OwnLockList.of(lease), clock.elapsed()
     while True:
         await _require(lease)
-        locked, asked_at = own.lock(name, is_once_only=is_once_only), clock.elapsed()
+        own.lock(name, is_once_only=is_once_only)
+        asked_at = clock.elapsed()
         if await _is_free(name, await own.publish()):
-            return locked
+            return
         own.unlock(name)
         # Where Prefect is slow, two would meet again and again.
         pause = max(POLL_SECONDS, 2 * (clock.elapsed() - asked_at))

@@ -67,11 +67,9 @@ class OwnLockList:
             _lists[lease] = cls(lease)
         return _lists[lease]
 
-    def lock(self, name: str, *, is_once_only: bool) -> Locked:
+    def lock(self, name: str, *, is_once_only: bool) -> None:
         """Put a lock onto the list: `publish` has to follow."""
-        locked = Locked(next(self._attempts), is_once_only, _seconds())
-        self.locked[digest(name)] = locked
-        return locked
+        self.locked[digest(name)] = Locked(next(self._attempts), is_once_only, _seconds())
 
     def held_for(self, name: str) -> int:
         """Seconds since others count how long a lock lasts that is on the list."""

@@ -48,27 +48,39 @@ class Document:
     async def overwrite(self, grant: Grant) -> None:
         """Store the grant in place of this one: for its only copy is in memory, by all means.
 
-        Goes on for as long as Prefect's API may be away. Raises OwnershipLostError if this process
-        was given up meanwhile, so that somebody else may have refreshed, and GrantError if Prefect
-        refuses for good.
+        Goes on for as long as Prefect's API may be away. Raises what `try_to_overwrite` raises.
+        """
+        for pause in STORE_PAUSES:
+            if await self.try_to_overwrite(grant):
+                return
+            await asyncio.sleep(pause)
+        raise self._not_stored()
+
+    async def try_to_overwrite(self, grant: Grant) -> bool:
+        """The same, once; returns whether the grant is known to be stored.
+
+        Raises OwnershipLostError if this process was given up meanwhile, so that somebody else may
+        have refreshed, and GrantError if Prefect refuses for good.
         """
         update = BlockDocumentUpdate(data={"value": _to_json(grant)}, merge_existing_data=False)
-        for pause in STORE_PAUSES:
-            try:
-                # Prefect's client would pause for up to half a minute between attempts of its own.
-                async with asyncio.timeout(ATTEMPT_SECONDS):
-                    await require_lease()
-                    async with get_client() as client:
-                        await client.update_block_document(self.id, update)
-            except (ObjectNotFound, *_TROUBLE) as error:
-                if _is_refused(error) or await self._is_gone(error):
-                    break
+        try:
+            # Prefect's client would pause for up to half a minute between attempts of its own.
+            async with asyncio.timeout(ATTEMPT_SECONDS):
+                await require_lease()
+                async with get_client() as client:
+                    await client.update_block_document(self.id, update)
+        except (ObjectNotFound, *_TROUBLE) as error:
+            if not _is_refused(error) and not await self._is_gone(error):
                 trouble = _trouble(error)
                 logger.warning("The grant of %s is not stored yet: %s", self.binding, trouble)
-                await asyncio.sleep(pause)
-            else:
-                return
-        raise GrantError(
+                return False
+        else:
+            return True
+        # Raised out here, because Prefect's error holds the request, and with it the token.
+        raise self._not_stored()
+
+    def _not_stored(self) -> GrantError:
+        return GrantError(
             f"Prefect did not store the refreshed OAuth grant of {self.binding}: configure it"
             " again."
         )

@@ -26,6 +26,8 @@ from blocks.oauth import GrantLostError, OAuthServer
 JUST_READ = 10.0
 """Seconds after a lock was taken for which that counts, and what was read of the grant then."""
 
+_PASSING = (httpx.HTTPError, TimeoutError, OwnershipUnknownError, LockedError)
+
 logger = get_logger("grant")
 
 _turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
@@ -120,14 +122,19 @@ async def _keep(found: document.Document, fresh: Grant) -> None:
     except OwnershipLostError:
         for pause in (0, *document.STORE_PAUSES):
             await asyncio.sleep(pause)
-            with suppress(httpx.HTTPError, OwnershipUnknownError, LockedError, OwnershipLostError):
-                await _rescue(found, fresh)
-                break
+            with suppress(*_PASSING, OwnershipLostError):
+                if await _is_rescued(found, fresh):
+                    break
         raise
 
 
-async def _rescue(found: document.Document, fresh: Grant) -> None:
+async def _is_rescued(found: document.Document, fresh: Grant) -> bool:
+    """Store it in one attempt for each look, unless the old one was replaced; whether that is over.
+
+    What was seen of the lock and of the grant is not true for long.
+    """
     async with lock.still_holder(found.binding.lock):
         stored = await document.read(found.binding)
         if stored.grant.refresh_token == found.grant.refresh_token:
-            await stored.overwrite(fresh.with_duties_of(stored.grant))
+            return await stored.try_to_overwrite(fresh.with_duties_of(stored.grant))
+    return True

@@ -17,7 +17,7 @@ from pydantic import SecretStr
 
 from blocks import clock, grant, http, lock, own_lock_list, ownership, systems
 from blocks.claim import Claim
-from blocks.grant import Grant, document, refreshing
+from blocks.grant import Grant, GrantError, document, refreshing
 from blocks.lease import (
     Lease,
     OwnershipLostError,
@@ -505,6 +505,73 @@ async def is_kept_out(name: str) -> bool:
                     return False
             except LockedError:
                 return True
+
+
+@pytest.fixture
+def nearly_over(me: Me, stored: Grant, monkeypatch: pytest.MonkeyPatch) -> Hours:
+    """Who refreshes is given up before the answer is read, and others nearly have its lock."""
+    ask, hours = OAuthServer.refresh, Hours(monkeypatch)
+
+    async def frozen(self: OAuthServer, token: SecretStr) -> Tokens:
+        tokens = await ask(self, token)
+        await me.is_given_up()
+        hours.pass_by(lock.ONCE_ONLY_LEASES - 0.5, me.lease.process)
+        return tokens
+
+    monkeypatch.setattr(OAuthServer, "refresh", frozen)
+    return hours
+
+
+async def test_who_was_given_up_in_a_refresh_looks_again_before_each_attempt_to_store_its_token(
+    batch: Batch, server: OAuthServer, nearly_over: Hours, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    update, newer = PrefectClient.update_block_document, Grant(refresh_token=SecretStr("newer"))
+    failed = []
+
+    async def away(self: PrefectClient, *about: Any, **more: Any) -> None:
+        if failed:
+            return await update(self, *about, **more)
+        failed.append(httpx.ConnectError("away again"))
+        with ownership.working(None):  # by who has taken over
+            await document.write(batch.binding, newer)
+        raise failed[0]
+
+    monkeypatch.setattr(PrefectClient, "update_block_document", away)
+    with pytest.raises(OwnershipLostError):
+        await grant.refresh(batch.binding, server)
+
+    assert (await grant.load(batch.binding)).refresh_token == newer.refresh_token
+    assert failed
+
+
+async def test_who_was_given_up_in_a_refresh_keeps_others_out_while_it_stores_its_token(
+    me: Me, batch: Batch, nearly_over: Hours, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    update, kept_out = PrefectClient.update_block_document, []
+
+    async def late(self: PrefectClient, *about: Any, **more: Any) -> None:
+        nearly_over.pass_by(1, me.lease.process)
+        kept_out.append(await is_kept_out(batch.binding.lock))
+        await update(self, *about, **more)
+
+    monkeypatch.setattr(PrefectClient, "update_block_document", late)
+    with pytest.raises(OwnershipLostError):
+        await grant.refresh(batch.binding, await systems.oauth_server())
+
+    assert kept_out == [True]
+
+
+async def test_a_token_that_prefect_refuses_for_good_ends_the_attempts_of_who_was_given_up(
+    batch: Batch, server: OAuthServer, nearly_over: Hours, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refused(*_: object) -> None:
+        request = httpx.Request("PATCH", "http://prefect.invalid")
+        raise httpx.HTTPStatusError("", request=request, response=httpx.Response(422))
+
+    monkeypatch.setattr(PrefectClient, "update_block_document", refused)
+
+    with pytest.raises(GrantError, match="configure it again"):
+        await grant.refresh(batch.binding, server)
 
 
 async def test_a_refresh_that_queued_for_its_turn_keeps_others_out_from_when_it_leaves(
