@@ -23,6 +23,9 @@ from deployments.prefect_server.safety import AUTH_STRING_FILE, auth_string
 WORK_POOL = "daily-orders"
 START_SECONDS = 120.0
 
+STOP_SECONDS = 10.0
+"""Seconds in which a part has to end that is asked to."""
+
 
 class StackError(Exception):
     """A part of the installation did not start; the message ends with its last words."""
@@ -41,11 +44,13 @@ class Part:
         self._signal(signal.SIGKILL)
 
     def stop(self) -> None:
-        """Ask it to end, and insist after ten seconds."""
+        """Ask it to end, and insist after ten seconds: that is said, for no part should need it."""
         self._signal(signal.SIGTERM)
         try:
-            self.process.wait(10)
+            self.process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
+            late = f"The {self.name} did not end within {STOP_SECONDS:g} seconds: it is killed."
+            print(late, file=sys.stderr, flush=True)  # noqa: T201
             self.kill()
 
     def last_words(self, lines: int = 15) -> str:
