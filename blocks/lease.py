@@ -73,6 +73,8 @@ class Lease:
         self.lost = asyncio.Event()
         self.ends_with_it: list[UUID] = []
         """Variables that are of no use without it."""
+        self.belongings: dict[type, Any] = {}
+        """What others keep for this process, by its kind: it goes with the lease."""
         self._id = UUID(int=0)
         self._renewed_at = float("-inf")
         self._landed_at = float("-inf")

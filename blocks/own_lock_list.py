@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Iterable
 from itertools import count
 from uuid import UUID
-from weakref import WeakKeyDictionary, WeakValueDictionary
+from weakref import WeakValueDictionary
 
 import anyio
 import httpx
@@ -63,9 +63,10 @@ class OwnLockList:
     @classmethod
     def of(cls, lease: Lease) -> "OwnLockList":
         """The list of the process that has this lease."""
-        if lease not in _lists:
-            _lists[lease] = cls(lease)
-        return _lists[lease]
+        if cls not in lease.belongings:
+            lease.belongings[cls] = cls(lease)
+        own: OwnLockList = lease.belongings[cls]
+        return own
 
     def lock(self, name: str, *, is_once_only: bool) -> None:
         """Put a lock onto the list: `publish` has to follow."""
@@ -168,9 +169,6 @@ class OwnLockList:
     def _without_mine(self, lists: Iterable[Stored]) -> list[LockList]:
         mine = self.process.id
         return [stored.listed for stored in lists if stored.listed.process.id != mine]
-
-
-_lists: WeakKeyDictionary[Lease, OwnLockList] = WeakKeyDictionary()
 
 
 def _seconds() -> int:

@@ -1,9 +1,11 @@
 """On what evidence a process is given up: no outage, slow answer or pause may look like its end."""
 
 import asyncio
+import gc
 import os
 from collections.abc import Iterable
 from uuid import UUID, uuid4
+from weakref import ref
 
 import pytest
 from prefect.client.orchestration import get_client
@@ -14,7 +16,9 @@ from prefect.settings import (
 )
 
 from blocks import lease as leases
+from blocks.lease import Lease
 from blocks.liveness import Watch
+from blocks.own_lock_list import OwnLockList
 from blocks.process import Process, lease_seconds
 
 LEASE = 60.0
@@ -128,6 +132,18 @@ def test_a_length_of_leases_that_is_none_is_refused_with_a_sentence(
     monkeypatch.setenv("BATCH_CLOSE_LEASE_SECONDS", text)
     with pytest.raises(ValueError, match="must be seconds, from 3 to 3600"):
         lease_seconds()
+
+
+def test_a_lease_that_was_lost_and_its_list_of_locks_are_not_kept_for_ever() -> None:
+    lease = Lease("worker")
+    own = OwnLockList.of(lease)
+    assert OwnLockList.of(lease) is own
+    kept = [ref(lease), ref(own)]
+
+    del lease, own
+    gc.collect()
+
+    assert [it() for it in kept] == [None, None]
 
 
 async def test_renewals_that_come_too_late_cost_no_connection_for_good() -> None:
