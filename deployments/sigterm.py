@@ -5,15 +5,26 @@ every process that a script has started in the background (POSIX 2.11, asynchron
 """
 
 import asyncio
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+ENDS_WITHIN = 10.0
+"""Seconds that the process then has to end.
+
+Python waits for Prefect's threads that report logs and events, and they try each event for many
+seconds while Prefect is away. Kubernetes kills what has not ended 30 seconds after it was told to.
+"""
 
 
 @contextmanager
 def until_sigterm() -> Iterator[None]:
     """Cancel what is in the block when SIGTERM comes, and end it; a second one ends the process.
+
+    After the block the process ends within ENDS_WITHIN.
 
     Without an effect outside the main thread, where Python lets nobody handle signals.
     """
@@ -37,3 +48,20 @@ def until_sigterm() -> Iterator[None]:
             raise
     finally:
         loop.remove_signal_handler(signal.SIGTERM)
+        if told:
+            _end_soon()
+
+
+def _end_soon() -> None:
+    ending = threading.Timer(ENDS_WITHIN, _end)
+    ending.daemon = True  # or it would be waited for, too
+    ending.start()
+
+
+def _end() -> None:
+    print(  # noqa: T201
+        "The worker's last logs and events are not reported: Prefect did not take them in time.",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(0)
