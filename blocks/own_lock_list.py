@@ -72,9 +72,9 @@ class OwnLockList:
         """Put a lock onto the list: `publish` has to follow."""
         self.locked[digest(name)] = Locked(next(self._attempts), is_once_only, _seconds())
 
-    def held_for(self, name: str) -> int:
-        """Seconds since others count how long a lock lasts that is on the list."""
-        return _seconds() - self.locked[digest(name)].since
+    def held_for(self, name: str) -> float:
+        """Seconds since others count how long a lock on the list lasts; one more at most."""
+        return clock.now().timestamp() - self.locked[digest(name)].since
 
     def count_anew(self, name: str) -> None:
         """Have others count from now how long a lock lasts: `publish` has to follow."""
