@@ -30,8 +30,13 @@ def campaign(*options: str, project: Path = PROJECT) -> tuple[int, str]:
 
 
 def broken_campaign(build: BrokenBuild) -> tuple[int, str]:
+    """One that finds the build out, or the second that does not: some need a race to be lost."""
     with TemporaryDirectory(prefix="daily-orders-broken-") as folder:
-        return campaign(*build.options, project=build.copy(Path(folder)))
+        project = build.copy(Path(folder))
+        status, output = campaign(*build.options, project=project)
+        if build.words not in output:
+            status, output = campaign(*build.options, "--seed", "2", project=project)
+        return status, output
 
 
 @pytest.fixture(scope="module")
