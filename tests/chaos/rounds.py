@@ -38,7 +38,7 @@ STEPPED_FOR = 20.0
 class Round:
     """Some trials that share an installation and a blow."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         arena: Arena,
         sandbox: SandboxClient,
