@@ -32,7 +32,7 @@ from flows.opening import SettledError, open_night, read_again
 from flows.requests import NightError, UnreadableRequestError
 from flows.step import step
 from flows.unopened import record_cancelled, record_failed
-from flows.waiting import PREFECT_TROUBLE, go_on_later, wait_until
+from flows.waiting import PREFECT_TROUBLE, WAIT_FOR_UPSTREAM, go_on_later, wait_until
 
 
 @step
@@ -46,7 +46,7 @@ async def run_batch(night: Night) -> None:
 
 async def wait_for_upstream(night: Night) -> None:
     """Wait until upstream systems are done, counted from the scheduled start."""
-    await _wait(night, night.upstream_done_at, name="WaitForUpstream")
+    await _wait(night, night.upstream_done_at, name=WAIT_FOR_UPSTREAM)
     night.refuse_late()
 
 

@@ -13,6 +13,7 @@ from blocks.outcome import LastBatch
 from blocks.places import is_beside_others
 from blocks.run_states import was_asked_for_again
 from flows.contract import DailyOrdersBatchCloseConfigRequest
+from flows.durations import parse_wait
 from flows.keeping import recorded
 from flows.night import Night
 from flows.requests import NightError, configured_now, read_request
@@ -66,6 +67,21 @@ async def open_night(binding: Binding, configured: object) -> Night:
         await _read_next(night)
     night.is_refreshed = bool(night.snapshot_id) or grants.was_refreshed(binding, since=occurrence)
     return night
+
+
+def upstream_done_at(run: FlowRun) -> datetime | None:
+    """Until when the night of a run that is about to begin waits for upstream systems.
+
+    None where its parameters do not tell.
+    """
+    configured = run.parameters.get("configured")
+    if run.expected_start_time is None or not isinstance(configured, dict):
+        return None
+    try:
+        wait = parse_wait(configured.get("upstreamWaitDuration"))
+        return datetime.fromisoformat(run.expected_start_time.isoformat()) + wait
+    except (ValueError, OverflowError):
+        return None
 
 
 async def read_again(night: Night) -> None:

@@ -46,6 +46,9 @@ AGAIN_SECONDS = (0, 1, 2, 4, 8, 15)
 
 BEGIN_AGAIN = timedelta(seconds=10)
 
+WAIT_FOR_UPSTREAM = "WaitForUpstream"
+"""The state of a night from its beginning until upstream systems are done."""
+
 SLEPT_IN_PLACE = timedelta(seconds=3)
 """A wait this short is not worth to be shown."""
 
@@ -104,18 +107,35 @@ async def go_on_later(trouble: Exception) -> None:
             await _end_run_until(clock.now() + BEGIN_AGAIN, "PrefectUnavailable", run)
 
 
+def waiting_state(claim: Claim, moment: datetime, name: str) -> State[None]:
+    """The state of a run that waits in its process's memory until `moment` (aware)."""
+    state: State[None] = Running(name=name, message=str(claim.waiting(moment)))
+    return state
+
+
+def is_kept_in_memory(moment: datetime) -> bool:
+    """Whether a run that our worker executes waits in its memory until `moment`."""
+    return SLEPT_IN_PLACE < moment - clock.now() <= KEPT_AT_MOST
+
+
 async def _keep_until(moment: datetime, name: str, run: FlowRun) -> None:
     """Wait in this process's memory; people see what for, and others take the run's place."""
     async with left_while_waiting():
         if claim := Claim.in_message(run.state.message if run.state else None):
-            waiting: State[None] = Running(name=name, message=str(claim.waiting(moment)))
             # While Prefect is away the run waits unseen: whose it is, is asked before it goes on.
             with suppress(*PREFECT_TROUBLE, ValueError):
-                run.state = await propose(waiting, run)
+                await _show(waiting_state(claim, moment, name), run)
         # In pieces: the machine may sleep meanwhile, and its clock be corrected.
         while (left := (moment - clock.now()).total_seconds()) > 0:  # noqa: ASYNC110
             await asyncio.sleep(min(left, LOOK_AT_CLOCK_SECONDS))
     ownership.ask_again()
+
+
+async def _show(waiting: State[None], run: FlowRun) -> None:
+    now = run.state
+    if now and (now.name, now.message) == (waiting.name, waiting.message):
+        return  # it was claimed so
+    run.state = await propose(waiting, run)
 
 
 async def _end_run_until(moment: datetime, name: str, run: FlowRun) -> NoReturn:
