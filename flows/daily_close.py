@@ -23,6 +23,7 @@ from blocks.grant import GrantError
 from blocks.oauth import GrantLostError, OAuthError
 from blocks.orders import Closed, OrdersError, Snapshot, idempotency_key
 from blocks.outcome import LastBatch, final_state
+from blocks.places import is_beside_others
 from flows.contract import DailyOrdersBatchCloseConfigRequest
 from flows.ending import end_unopened, not_recorded, stop_schedule, unexpected
 from flows.keeping import note, record
@@ -33,6 +34,13 @@ from flows.requests import NightError, UnreadableRequestError
 from flows.step import step
 from flows.unopened import record_cancelled, record_failed
 from flows.waiting import PREFECT_TROUBLE, WAIT_FOR_UPSTREAM, go_on_later, wait_until
+
+NOTED_LATER = timedelta(minutes=10)
+"""The longest wait in our worker's memory after which a snapshot is noted together with the close.
+
+That is one write less for each night. If the worker is killed meanwhile, the snapshot is asked for
+once more by the same key, and waited for once more.
+"""
 
 
 @step
@@ -52,7 +60,7 @@ async def wait_for_upstream(night: Night) -> None:
 
 @step
 async def prepare_batch_snapshot(night: Night) -> Snapshot:
-    """Ask the Orders API for a snapshot of the night's batch and note its id."""
+    """Ask the Orders API for a snapshot of the night's batch and note its id, at once or soon."""
     orders = await systems.orders_api()
     snapshot = await orders.prepare_daily_batch_snapshot(
         night.binding.tenant_id,
@@ -62,7 +70,9 @@ async def prepare_batch_snapshot(night: Night) -> Snapshot:
     )
     # To the next full second: so runs that wait for the same may be told so together.
     taken_at = (clock.now() + timedelta(seconds=1)).replace(microsecond=0)
-    await note(night, snapshot_id=snapshot.snapshot_id, snapshot_at=taken_at)
+    night.unnoted = {"snapshot_id": snapshot.snapshot_id, "snapshot_at": taken_at}
+    if not (is_beside_others() and night.request.replication_delay <= NOTED_LATER):
+        await note(night)
     return snapshot
 
 
@@ -214,6 +224,8 @@ async def _wait_while_stopped(night: Night, *, surely: bool = False) -> None:
     """Send nothing while somebody has stopped the night; go on if that ends in time."""
     while stop := await night.stopped_by(surely=surely):
         night.refuse_late(stop.because)
+        if night.unnoted:
+            await note(night)
         await wait_until(night.look_again_at(), name=stop.state, in_memory=False)
 
 
