@@ -72,8 +72,8 @@ RANDOM_KEYS = BrokenBuild(
 SLEEPS = BrokenBuild(
     "sleeps instead of waiting",
     (Change("flows/waiting.py", "or left <= SLEPT_IN_PLACE", "or left <= 10 * SLEPT_IN_PLACE"),),
-    ("--trials", "4", "--only", "worker: in WaitForUpstream"),
-    "nobody was ever seen in WaitForUpstream",
+    ("--trials", "4", "--only", "worker: in ReplicationDelay"),
+    "nobody was ever seen in ReplicationDelay",
 )
 TAKES_OVER_BY_NAME = BrokenBuild(
     "takes over what another worker of the same name is at",
@@ -177,7 +177,7 @@ DEAD_AFTER_OUTAGE = BrokenBuild(
 FORGETS_REPLACED = BrokenBuild(
     "forgets which grant a new one has replaced",
     (Change("blocks/grant/keeping.py", "revoke=revoke_replaced)", "revoke=False)"),),
-    ("--trials", "4", "--only", "worker: in WaitForUpstream", "--again"),
+    ("--trials", "4", "--only", "worker: in ReplicationDelay", "--again"),
     "of its grants live on",
 )
 KEEPS_TOKENS = BrokenBuild(

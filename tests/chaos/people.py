@@ -8,7 +8,7 @@ from functools import partial
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolUpdate
-from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.responses import OrchestrationResult, SetStateStatus
 from prefect.states import Suspended
 
@@ -53,10 +53,10 @@ class People:
         return [it for wrong in await asyncio.gather(*map(run, chosen)) for it in wrong]
 
     async def suspend(self, blow: Suspension) -> list[str]:
-        """Suspend runs that are Running, as the UI does it, and resume them later."""
-        running = await self.runs.see(lambda run: run.state_name == "Running")
+        """Suspend runs that are executed, as the UI does it, and resume them later."""
+        running = await self.runs.see(lambda run: run.state_type is StateType.RUNNING)
         if not running:
-            return ["nobody was ever seen Running"]
+            return ["nobody was ever seen executed"]
         wrong = await asyncio.gather(*(self._suspend_one(run, blow) for run in running[::2]))
         return [it for found in wrong for it in found]
 

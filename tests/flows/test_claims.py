@@ -63,6 +63,23 @@ async def test_a_run_that_is_due_is_claimed_and_begins(
     assert [state.name for state in await client.read_flow_run_states(run.id)] == states
 
 
+async def test_a_night_is_claimed_right_into_its_first_wait(client: PrefectClient) -> None:
+    waits = ["PT15M", "PT15M", "PT20M", "PT2S", "P2D", "soon", None]
+    runs = [await found(client, waiting()) for _ in waits]
+    for run, wait in zip(runs, waits, strict=True):
+        run.parameters = {"configured": {"upstreamWaitDuration": wait} if wait else "nothing"}
+
+    assert {run.id for run in await claim(client, runs, ME)} == {run.id for run in runs}
+
+    stored = [await client.read_flow_run(run.id) for run in runs]
+    claims = [Claim.in_message(run.state.message) for run in stored]
+    assert [run.state_name for run in stored] == ["WaitForUpstream"] * 3 + ["Running"] * 4
+    assert {by.process for by in claims if by} == {ME.process}
+    for run, by, minutes in zip(stored, claims, (15, 15, 20), strict=False):
+        until = run.expected_start_time + timedelta(minutes=minutes)
+        assert by.until == until.replace(microsecond=0)
+
+
 async def test_a_run_whose_wait_is_over_is_claimed_anew(client: PrefectClient) -> None:
     run = await found(client, waiting("WaitForUpstream"), begun=True)
 

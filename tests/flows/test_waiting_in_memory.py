@@ -18,6 +18,7 @@ from blocks.lease import Lease
 from blocks.ownership import Work
 from blocks.places import Places
 from deployments.engine import execute
+from flows import daily_close as nightly
 from flows import waiting
 from flows.daily_close import daily_close
 from tests.flows.batch import Batch
@@ -55,6 +56,10 @@ class Waiting:
                 assert not self._task.done(), (run.state_name, run.state and run.state.message)
                 await asyncio.sleep(0.05)
         return run
+
+    def kill(self) -> None:
+        """End its process, as far as the run can tell."""
+        self._task.cancel()
 
     async def end(self) -> FlowRun:
         """Wait until the worker has done with it."""
@@ -178,9 +183,41 @@ async def test_a_run_that_is_cancelled_while_it_waits_asks_nothing_more(
     assert not batch.requests("orders.prepareSnapshot")
 
 
-async def test_a_snapshot_of_which_nothing_is_noted_any_more_after_the_wait_is_asked_for_again(
+async def test_a_snapshot_is_noted_with_the_close_that_follows_it_soon(
     begin: Callable[[], Awaitable[Waiting]], batch: Batch
 ) -> None:
+    night = await waits_for_replication(await begin(), batch)
+    assert (await batch.context()).nights == ()
+    batch.sandbox.fault("orders.close", "status", tenant_id=batch.binding.tenant_id, status=403)
+    batch.clock.move_to(batch.clock() + REPLICATION + timedelta(seconds=1))
+
+    assert (await night.end()).state.is_failed()
+
+    (noted,) = (await batch.context()).nights
+    assert noted.snapshot_id
+    assert noted.closing_at
+
+
+async def test_a_night_whose_worker_dies_before_its_snapshot_is_noted_asks_again_by_the_same_key(
+    begin: Callable[[], Awaitable[Waiting]], batch: Batch, client: PrefectClient
+) -> None:
+    night = await waits_for_replication(await begin(), batch)
+    night.kill()
+    run = await batch.wake(await night.read())
+    batch.clock.move_to(batch.clock() + REPLICATION + timedelta(seconds=1))
+
+    assert (await batch.wake(run)).state.is_completed()
+
+    assert len(batch.requests("orders.prepareSnapshot")) == 2
+    assert len(batch.closes()) == 1
+    assert len(batch.requests("token.refresh")) == 1
+    assert batch.sandbox.verdict().rekeyed == 0
+
+
+async def test_a_snapshot_of_which_nothing_is_noted_any_more_after_the_wait_is_asked_for_again(
+    begin: Callable[[], Awaitable[Waiting]], batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nightly, "NOTED_LATER", timedelta(0))
     night = await waits_for_replication(await begin(), batch)
     await contexts.store(batch.binding, Context())
     batch.clock.move_to(batch.clock() + REPLICATION)
