@@ -50,8 +50,12 @@ async def claim(client: PrefectClient, runs: Sequence[FlowRun], by: Claim) -> li
     pending = await _set(client, limited, Pending(message=str(by)), due)
     begun = await _set(client, pending, Running(message=str(by)), _PENDING)
     alike = [_set(client, *it, due, BEGINNING) for it in _by_first_state(nightly, by)]
-    for together in await asyncio.gather(*alike):
-        begun += together
+    # All are waited for, also where one fails: what is claimed is executed or given back.
+    answers = await asyncio.gather(*alike, return_exceptions=True)
+    for answer in answers:
+        if isinstance(answer, BaseException):
+            raise answer
+        begun += answer
     for run in begun:
         run.run_count = 1
     return claimed + begun

@@ -59,9 +59,11 @@ def _end_soon() -> None:
 
 
 def _end() -> None:
-    print(  # noqa: T201
-        "The worker's last logs and events are not reported: Prefect did not take them in time.",
-        file=sys.stderr,
-        flush=True,
-    )
-    os._exit(0)
+    try:
+        print(  # noqa: T201
+            "The worker's last logs and events may not be reported: Prefect took them too slowly.",
+            file=sys.stderr,
+            flush=True,
+        )
+    finally:
+        os._exit(0)

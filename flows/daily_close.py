@@ -39,7 +39,7 @@ NOTED_LATER = timedelta(minutes=10)
 """The longest wait in our worker's memory after which a snapshot is noted together with the close.
 
 That is one write less for each night. If the worker is killed meanwhile, the snapshot is asked for
-once more by the same key, and waited for once more.
+once more by the same key, and waited for once more; then it is noted at once.
 """
 
 
@@ -71,7 +71,8 @@ async def prepare_batch_snapshot(night: Night) -> Snapshot:
     # To the next full second: so runs that wait for the same may be told so together.
     taken_at = (clock.now() + timedelta(seconds=1)).replace(microsecond=0)
     night.unnoted = {"snapshot_id": snapshot.snapshot_id, "snapshot_at": taken_at}
-    if not (is_beside_others() and night.request.replication_delay <= NOTED_LATER):
+    is_soon = night.request.replication_delay <= NOTED_LATER
+    if not (is_soon and is_beside_others() and not night.is_again):
         await note(night)
     return snapshot
 

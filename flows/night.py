@@ -98,7 +98,11 @@ class Night:
     @property
     def progress(self) -> Progress:
         """How far this night has come."""
-        return self.context.progress_of(self.occurrence).model_copy(update=self.unnoted)
+        return self.with_unnoted(self.context.progress_of(self.occurrence))
+
+    def with_unnoted(self, stored: Progress) -> Progress:
+        """The stored progress and this run's own, unless another run has stored a snapshot."""
+        return stored if stored.snapshot_id else stored.model_copy(update=self.unnoted)
 
     def is_refreshed_by(self, grant: Grant) -> bool:
         """Whether the stored grant was refreshed for this night, or for a later one."""

@@ -177,8 +177,14 @@ class Nights:
             await client.request("POST", url, path_params=path, json=wanted)
 
     async def reach(self, state: str, *, night: int = 1, patience: float = PATIENCE) -> FlowRun:
-        """Wait until the night's run is in the state of this name; returns the run."""
+        """Wait until the night's run is in the state of this name; returns the run.
+
+        In WaitForUpstream it is refreshed first, and what came back is stored.
+        """
         deadline = time.monotonic() + patience
+        if state == "WaitForUpstream":
+            await until("the refresh", lambda: self.refreshes() >= night, patience=patience)
+            await asyncio.sleep(0.5)
         while True:
             run = (await self.runs())[night - 1]
             if run.state_name == state:

@@ -116,7 +116,7 @@ async def test_a_close_of_which_another_run_was_about_to_send_is_sent_as_a_repet
     binding, occurrence = batch.binding, (await batch.night(1)).expected_start_time
 
     async def another_is_about_to_close() -> None:
-        begun = Progress(occurrence=occurrence, snapshot_id="s-1", closing_at=batch.clock())
+        begun = Progress(occurrence=occurrence, closing_at=batch.clock())
         await contexts.store(binding, Context(nights=(begun,)))
 
     async def note(self: OrdersApi, *args: Any, resumed: bool, **named: Any) -> Any:
