@@ -3,8 +3,10 @@
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from uuid import uuid4
+from typing import Any
+from uuid import UUID, uuid4
 
+import httpx
 import pytest
 from prefect import flow
 from prefect.client.orchestration import PrefectClient, get_client
@@ -13,6 +15,7 @@ from prefect.states import Cancelled, Completed, Scheduled
 
 from blocks import clock
 from blocks.claim import Claim
+from deployments import claims
 from deployments.claims import claim, show_as_running
 
 ME, OTHER = Claim("worker", uuid4().hex), Claim("worker", uuid4().hex)
@@ -80,6 +83,26 @@ async def test_a_night_is_claimed_right_into_its_first_wait(client: PrefectClien
         assert by.until == until.replace(microsecond=0)
 
 
+async def test_a_claim_that_fails_for_some_has_ended_for_all(
+    client: PrefectClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [await found(client, waiting()) for _ in range(2)]
+    runs[0].parameters = {"configured": {"upstreamWaitDuration": "PT15M"}}
+    set_states = claims.set_states
+
+    async def fails_for_one(by: PrefectClient, ids: list[UUID], *args: Any, **named: Any) -> Any:
+        if ids == [runs[0].id]:
+            raise httpx.ConnectError("Prefect is away.")
+        await asyncio.sleep(0.5)
+        return await set_states(by, ids, *args, **named)
+
+    monkeypatch.setattr(claims, "set_states", fails_for_one)
+    with pytest.raises(httpx.ConnectError):
+        await claim(client, runs, ME)
+
+    assert (await client.read_flow_run(runs[1].id)).state_name == "Running"
+
+
 async def test_a_run_whose_wait_is_over_is_claimed_anew(client: PrefectClient) -> None:
     run = await found(client, waiting("WaitForUpstream"), begun=True)
 
@@ -139,8 +162,8 @@ async def test_a_run_is_claimed_by_one_of_two_processes(
     one, other = await asyncio.gather(claim(client, runs, ME), claim(client, copies, OTHER))
 
     assert sorted(run.id for run in one + other) == sorted(run.id for run in runs)
-    for claims, by in ((one, ME), (other, OTHER)):
-        for run in claims:
+    for claimed, by in ((one, ME), (other, OTHER)):
+        for run in claimed:
             stored = await client.read_flow_run(run.id)
             assert Claim.in_message(stored.state.message) == by
 

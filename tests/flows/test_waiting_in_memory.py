@@ -71,8 +71,8 @@ class Waiting:
 @pytest.fixture
 async def begin(
     batch: Batch, client: PrefectClient, places: Places, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Callable[[], Awaitable[Waiting]]]:
-    """Configure the batch with waits and have a worker begin its first night."""
+) -> AsyncIterator[Callable[..., Awaitable[Waiting]]]:
+    """Configure the batch with waits and have a worker begin its first night; or this run again."""
     monkeypatch.setattr(waiting, "LOOK_AT_CLOCK_SECONDS", 0.05)  # the tests set it
     tasks: list[asyncio.Task[None]] = []
 
@@ -92,10 +92,11 @@ async def begin(
 
     async with worker() as lease:
 
-        async def begin() -> Waiting:
-            await batch.configure_past(**WAITS)
-            run = await batch.night(1)
-            batch.clock.move_to(run.expected_start_time + timedelta(seconds=1))
+        async def begin(run: FlowRun | None = None) -> Waiting:
+            if run is None:
+                await batch.configure_past(**WAITS)
+                run = await batch.night(1)
+                batch.clock.move_to(run.expected_start_time + timedelta(seconds=1))
             claimed = Pending(name="Resuming", message=str(Claim("worker", lease.process.id)))
             run.state = claimed
             await client.set_flow_run_state(run.id, claimed, force=True)
@@ -212,6 +213,24 @@ async def test_a_night_whose_worker_dies_before_its_snapshot_is_noted_asks_again
     assert len(batch.closes()) == 1
     assert len(batch.requests("token.refresh")) == 1
     assert batch.sandbox.verdict().rekeyed == 0
+
+
+async def test_a_night_that_was_interrupted_notes_its_snapshot_at_once(
+    begin: Callable[..., Awaitable[Waiting]], batch: Batch
+) -> None:
+    first = await waits_for_replication(await begin(), batch)
+    first.kill()
+
+    night = await begin(await first.read())
+
+    async with asyncio.timeout(20):
+        while not (await batch.context()).nights:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+    (noted,) = (await batch.context()).nights
+    assert noted.snapshot_id
+    assert noted.closing_at is None
+    batch.clock.move_to(batch.clock() + REPLICATION + timedelta(seconds=1))
+    assert (await night.end()).state.is_completed()
 
 
 async def test_a_snapshot_of_which_nothing_is_noted_any_more_after_the_wait_is_asked_for_again(
