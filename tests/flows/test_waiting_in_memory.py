@@ -11,7 +11,7 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.states import Cancelling, Pending
 
 from blocks import context as contexts
-from blocks import ownership
+from blocks import deployment, ownership
 from blocks.claim import Claim
 from blocks.context import Context
 from blocks.lease import Lease
@@ -19,6 +19,7 @@ from blocks.ownership import Work
 from blocks.places import Places
 from deployments.engine import execute
 from flows import daily_close as nightly
+from flows import night as nights
 from flows import waiting
 from flows.daily_close import daily_close
 from tests.flows.batch import Batch
@@ -231,6 +232,21 @@ async def test_a_night_that_was_interrupted_notes_its_snapshot_at_once(
     assert noted.closing_at is None
     batch.clock.move_to(batch.clock() + REPLICATION + timedelta(seconds=1))
     assert (await night.end()).state.is_completed()
+
+
+async def test_a_night_that_is_stopped_after_its_snapshot_notes_it_before_its_process_ends(
+    begin: Callable[[], Awaitable[Waiting]], batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nights, "JUST_LOOKED", 0.0)
+    night = await waits_for_replication(await begin(), batch)
+    await deployment.pause(batch.binding)
+    batch.clock.move_to(batch.clock() + REPLICATION + timedelta(seconds=1))
+
+    assert (await night.end()).state.name == "ScheduleOff"
+
+    (noted,) = (await batch.context()).nights
+    assert noted.snapshot_id
+    assert noted.closing_at is None
 
 
 async def test_a_snapshot_of_which_nothing_is_noted_any_more_after_the_wait_is_asked_for_again(
