@@ -8,7 +8,6 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-import httpx
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.actions import (
     DeploymentScheduleCreate,
@@ -18,8 +17,6 @@ from prefect.client.schemas.actions import (
 from prefect.client.schemas.filters import (
     DeploymentFilter,
     DeploymentFilterId,
-    FlowFilter,
-    FlowFilterName,
     FlowRunFilter,
     FlowRunFilterExpectedStartTime,
 )
@@ -27,14 +24,12 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import RRuleSchedule
 from prefect.exceptions import ObjectNotFound
-from prefect.logging import get_logger
 
 from blocks import begun_runs, clock
 from blocks.binding import Binding
 from blocks.ownership import require_lease
 
 FLOW = "daily-close"
-PAGE = 200
 TEMPLATE = "daily-orders-batch-close"
 SCHEDULE_SLUG = "nightly"
 FAR_AHEAD = timedelta(days=36_525)
@@ -52,8 +47,6 @@ COPIED = (
     "description",
 )
 """Where the code is and where it runs: what a binding's deployment takes from the template."""
-
-logger = get_logger("deployment")
 
 
 class ScheduleError(Exception):
@@ -151,43 +144,6 @@ async def read_template(client: PrefectClient) -> DeploymentResponse:
     if template is None:
         raise NotDeployedError(f"{FLOW}/{TEMPLATE} is not deployed: run `prefect deploy --all`.")
     return template
-
-
-async def read_all(client: PrefectClient) -> list[DeploymentResponse]:
-    """Every binding's deployment, without those that Prefect cannot tell of: they are logged."""
-    found: list[DeploymentResponse | None] = []
-    while page := await _page(client, len(found)):
-        found += page
-    return [deployment for deployment in found if deployment and deployment.name != TEMPLATE]
-
-
-async def _page(client: PrefectClient, offset: int) -> list[DeploymentResponse | None]:
-    try:
-        return [*await _read(client, PAGE, offset)]
-    except httpx.HTTPStatusError as error:
-        if error.response.status_code != httpx.codes.INTERNAL_SERVER_ERROR:
-            raise
-    # The parameters of one of them are such that Prefect's answer fails as a whole: each alone.
-    counted = await client.request(
-        "POST", "/deployments/count", json={"flows": {"name": {"any_": [FLOW]}}}
-    )
-    numbers = range(offset, min(offset + PAGE, counted.json()))
-    return [await _read_one(client, number) for number in numbers]
-
-
-async def _read(client: PrefectClient, limit: int, offset: int) -> list[DeploymentResponse]:
-    flows = FlowFilter(name=FlowFilterName(any_=[FLOW]))
-    return await client.read_deployments(flow_filter=flows, limit=limit, offset=offset)
-
-
-async def _read_one(client: PrefectClient, number: int) -> DeploymentResponse | None:
-    try:
-        return next(iter(await _read(client, 1, number)), None)
-    except httpx.HTTPStatusError as error:
-        if error.response.status_code != httpx.codes.INTERNAL_SERVER_ERROR:
-            raise
-        logger.warning("Prefect cannot tell of deployment %d: it is left as it is.", number)
-        return None
 
 
 async def _find(client: PrefectClient, name: str) -> DeploymentResponse | None:

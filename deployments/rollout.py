@@ -8,7 +8,7 @@ import asyncio
 
 from prefect.client.orchestration import get_client
 
-from blocks import deployment
+from blocks import all_bindings, deployment
 
 
 def bring_bindings_along() -> dict[str, int]:
@@ -21,7 +21,7 @@ def bring_bindings_along() -> dict[str, int]:
 
 async def _bring_along() -> dict[str, int]:
     async with get_client() as client:
-        bindings = await deployment.read_all(client)
+        bindings = await all_bindings.read_deployments(client)
         template = await deployment.read_template(client)
         for binding in bindings:
             await deployment.adopt(client, binding, template)

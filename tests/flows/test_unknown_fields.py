@@ -20,7 +20,7 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.variables import Variable
 
-from blocks import deployment
+from blocks import all_bindings
 from blocks.binding import Binding
 from deployments.http_api.app import create_app
 from deployments.http_api.paths import START
@@ -188,7 +188,7 @@ async def test_a_deployment_that_prefect_cannot_tell_of_does_not_hide_the_others
         try:
             with pytest.raises(httpx.HTTPStatusError, match="500"):
                 await client.read_deployments()
-            names = [it.name for it in await deployment.read_all(client)]
+            names = [it.name for it in await all_bindings.read_deployments(client)]
         finally:
             wanted = {"deployments": {"name": {"any_": [name]}}}
             await client.request("POST", "/deployments/bulk_delete", json=wanted)
