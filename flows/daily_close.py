@@ -80,7 +80,7 @@ async def prepare_batch_snapshot(night: Night) -> Snapshot:
 async def replication_delay(night: Night) -> bool:
     """Wait until the snapshot has reached every replica, counted from when it was taken.
 
-    Returns whether it is still noted: that may have gone while the run waited.
+    Returns whether it is still known: what was noted may have gone while the run waited.
     """
     await _wait(night, night.replicated_at, name="ReplicationDelay")
     night.refuse_late()

@@ -15,7 +15,7 @@ from flows.recurrence import schedule_of
 from flows.requests import UnreadableRequestError, read_request
 
 LAID_OUT_WITHIN = timedelta(minutes=1)
-"""How long one laying out may take: its runs say when it began, and are seen when it has ended."""
+"""How long one laying out may take: its runs may be made before a change, and be seen after it."""
 
 NIGHTS_AHEAD = 3
 """So many nights of a schedule stand in Prefect, and with each that begins one is laid out."""

@@ -98,13 +98,18 @@ async def test_a_run_of_the_schedule_before_that_prefect_laid_out_late_sends_not
     assert (await batch.context()).is_new  # nothing is said of it: it is no night
 
 
-async def test_the_nights_of_the_new_schedule_are_closed_beside_such_a_run(batch: Batch) -> None:
-    first = tomorrow(batch)
+async def skipped(batch: Batch, first: datetime) -> FlowRun:
+    """Such a run, which has come to its end; the new schedule's first night is an hour later."""
     before = await configured(batch, first)
     await configured(batch, first + HOUR)
     run = await left_behind(before)
     batch.clock.move_to(first + timedelta(seconds=1))
-    await batch.wake(run)
+    return await batch.wake(run)
+
+
+async def test_the_nights_of_the_new_schedule_are_closed_beside_such_a_run(batch: Batch) -> None:
+    first = tomorrow(batch)
+    await skipped(batch, first)
     new = await batch.night(2)
     assert new.expected_start_time == first + HOUR
     batch.clock.move_to(first + HOUR + timedelta(seconds=1))
@@ -118,12 +123,7 @@ async def test_the_nights_of_the_new_schedule_are_closed_beside_such_a_run(batch
 async def test_such_a_run_is_closed_all_the_same_if_somebody_asks_for_it_again(
     batch: Batch,
 ) -> None:
-    first = tomorrow(batch)
-    before = await configured(batch, first)
-    await configured(batch, first + HOUR)
-    run = await left_behind(before)
-    batch.clock.move_to(first + timedelta(seconds=1))
-    await batch.wake(run)
+    run = await skipped(batch, tomorrow(batch))
 
     assert (await batch.wake(run)).state.name == "Completed"
     assert len(batch.closes()) == 1
