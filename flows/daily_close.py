@@ -23,7 +23,6 @@ from blocks.grant import GrantError
 from blocks.oauth import GrantLostError, OAuthError
 from blocks.orders import Closed, OrdersError, Snapshot, idempotency_key
 from blocks.outcome import LastBatch, final_state
-from blocks.places import is_beside_others
 from flows.contract import DailyOrdersBatchCloseConfigRequest
 from flows.ending import end_unopened, not_recorded, stop_schedule, unexpected
 from flows.keeping import note, record
@@ -35,19 +34,17 @@ from flows.step import step
 from flows.unopened import record_cancelled, record_failed
 from flows.waiting import PREFECT_TROUBLE, WAIT_FOR_UPSTREAM, go_on_later, wait_until
 
-NOTED_LATER = timedelta(minutes=10)
-"""The longest wait in our worker's memory after which a snapshot is noted together with the close.
-
-That is one write less for each night. If the worker is killed meanwhile, the snapshot is asked for
-once more by the same key, and waited for once more; then it is noted at once.
-"""
-
 
 @step
 async def run_batch(night: Night) -> None:
     """Enter the night: refresh the grant. What comes back is stored before anything is done."""
     server = await systems.oauth_server()
-    grant = await grants.refresh(night.binding, server, unless=night.is_refreshed_by)
+    grant = await grants.refresh(
+        night.binding,
+        server,
+        unless=night.is_refreshed_by,
+        after_queue=partial(_wait_while_stopped, night, surely=True),
+    )
     night.is_refreshed = True
     get_run_logger().info("Refreshed; the access token lives until %s", grant.expires_at)
 
@@ -60,7 +57,7 @@ async def wait_for_upstream(night: Night) -> None:
 
 @step
 async def prepare_batch_snapshot(night: Night) -> Snapshot:
-    """Ask the Orders API for a snapshot of the night's batch and note its id, at once or soon."""
+    """Ask the Orders API for a snapshot of the night's batch and note its id."""
     orders = await systems.orders_api()
     snapshot = await orders.prepare_daily_batch_snapshot(
         night.binding.tenant_id,
@@ -70,17 +67,14 @@ async def prepare_batch_snapshot(night: Night) -> Snapshot:
     )
     # To the next full second: so runs that wait for the same may be told so together.
     taken_at = (clock.now() + timedelta(seconds=1)).replace(microsecond=0)
-    night.unnoted = {"snapshot_id": snapshot.snapshot_id, "snapshot_at": taken_at}
-    is_soon = night.request.replication_delay <= NOTED_LATER
-    if not (is_soon and is_beside_others() and not night.is_again):
-        await note(night)
+    await note(night, snapshot_id=snapshot.snapshot_id, snapshot_at=taken_at)
     return snapshot
 
 
 async def replication_delay(night: Night) -> bool:
     """Wait until the snapshot has reached every replica, counted from when it was taken.
 
-    Returns whether it is still known: what was noted may have gone while the run waited.
+    Returns whether it is still noted: that may have gone while the run waited.
     """
     await _wait(night, night.replicated_at, name="ReplicationDelay")
     night.refuse_late()
@@ -225,8 +219,6 @@ async def _wait_while_stopped(night: Night, *, surely: bool = False) -> None:
     """Send nothing while somebody has stopped the night; go on if that ends in time."""
     while stop := await night.stopped_by(surely=surely):
         night.refuse_late(stop.because)
-        if night.unnoted:
-            await note(night)
         await wait_until(night.look_again_at(), name=stop.state, in_memory=False)
 
 
@@ -234,7 +226,12 @@ async def _access_token(night: Night, *, rejected: SecretStr | None = None) -> S
     """Asked for before each request to the Orders API: none leaves once somebody stopped it."""
     await _wait_while_stopped(night, surely=True)
     server = await systems.oauth_server()
-    return await grants.access_token(night.binding, server, rejected=rejected)
+    return await grants.access_token(
+        night.binding,
+        server,
+        rejected=rejected,
+        after_queue=partial(_wait_while_stopped, night, surely=True),
+    )
 
 
 async def _end(night: Night, outcome: LastBatch) -> LastBatch:

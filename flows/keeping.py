@@ -24,12 +24,12 @@ from flows.night import MAYBE_SENT, Night
 
 
 async def note(night: Night, **done: object) -> Progress:
-    """Store the night's progress, and what of it is not stored yet; returns what it was before."""
+    """Store the night's progress, before anything is built on it; returns what it was before."""
     async with only_writer_of(night.binding) as context:
         before = context.progress_of(night.occurrence)
-        noted, dropped = context.noted(night.with_unnoted(before).model_copy(update=done))
+        noted, dropped = context.noted(before.model_copy(update=done))
         await contexts.store(night.binding, noted)
-        night.context, night.unnoted = noted, {}
+        night.context = noted
         await _keep_doubts(night, dropped)
     return before
 

@@ -1,6 +1,6 @@
 """A night is one occurrence of one binding: which one, how far it has come, when it is due."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import NamedTuple
@@ -83,8 +83,6 @@ class Night:
     """How this night ended, as far as that was recorded before."""
     has_ended: bool = False
     """Whether this very run has recorded it, and nobody has asked for another attempt."""
-    unnoted: dict[str, object] = field(default_factory=dict)
-    """Progress that is stored with the next write: after a crash it is made again."""
     grant_lost: str | None = None
     """Why the OAuth server takes the refresh token no more, if this run was told so."""
 
@@ -98,11 +96,7 @@ class Night:
     @property
     def progress(self) -> Progress:
         """How far this night has come."""
-        return self.with_unnoted(self.context.progress_of(self.occurrence))
-
-    def with_unnoted(self, stored: Progress) -> Progress:
-        """The stored progress and this run's own, unless another run has stored a snapshot."""
-        return stored if stored.snapshot_id else stored.model_copy(update=self.unnoted)
+        return self.context.progress_of(self.occurrence)
 
     def is_refreshed_by(self, grant: Grant) -> bool:
         """Whether the stored grant was refreshed for this night, or for a later one."""

@@ -155,9 +155,13 @@ class _Which:
         if stands is None:
             return False
         due = self.request and self.request.recurrence.after(self.occurrence, bounded=False)
-        runs = await stands.runs_between(self.occurrence, due or clock.now())
-        others = [it for it in runs if it.id != run.id and it.expected_start_time != due]
-        return any(it.state and not it.state.is_final() for it in others)
+        now = _request(self.binding, stands.parameters)  # what a run started by hand is for
+        return any(
+            it.state and not it.state.is_final()
+            for it in await stands.runs_between(self.occurrence, due or clock.now())
+            if it.id != run.id
+            and _occurrence(it, _request(self.binding, it.parameters) or now) == self.occurrence
+        )
 
 
 def _binding(parameters: Mapping[str, Any]) -> Binding | None:

@@ -8,8 +8,8 @@ run proposes `Scheduled` for itself at the moment it waits for, under the name o
 ends. When the moment comes any worker picks it up like any other scheduled run.
 
 In both cases the process may be gone by then, and the flow begins again from its first line. So
-whatever it did before the wait is stored, or else done again by the same key; and whatever moment
-it waits for is derived from that, never from "now".
+whatever it did before the wait must be stored, and whatever moment it waits for must be derived
+from what is stored, never from "now".
 """
 
 import asyncio

@@ -4,7 +4,7 @@ The rotated refresh token is stored before anything is done with the access toke
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from weakref import WeakKeyDictionary
 
@@ -26,6 +26,9 @@ from blocks.oauth import GrantLostError, OAuthServer
 JUST_READ = 10.0
 """Seconds after a lock was taken for which that counts, and what was read of the grant then."""
 
+QUEUED = 2.0
+"""Seconds after which a refresh has queued: what was so before may not be so any more."""
+
 _PASSING = (httpx.HTTPError, TimeoutError, OwnershipUnknownError, LockedError)
 
 logger = get_logger("grant")
@@ -34,12 +37,17 @@ _turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKe
 
 
 async def refresh(
-    binding: Binding, server: OAuthServer, *, unless: Callable[[Grant], bool] | None = None
+    binding: Binding,
+    server: OAuthServer,
+    *,
+    unless: Callable[[Grant], bool] | None = None,
+    after_queue: Callable[[], Awaitable[None]] | None = None,
 ) -> Grant:
     """Refresh the grant and store what came back before returning it.
 
     `unless` looks at what is stored once this is the only writer: another run may have refreshed
-    in the meantime, and a refresh token is not spent without need.
+    in the meantime, and a refresh token is not spent without need. `after_queue` is called right
+    before the request, if that has queued: nothing is sent where it raises.
 
     Raises what OAuthServer.refresh raises. The stored grant stays as it is then, except that a
     token refused for good is marked, and refused here from then on without asking the server.
@@ -48,7 +56,10 @@ async def refresh(
         found = await document.read(binding)
         if unless and unless(found.grant):
             return found.grant
+        queued_at = clock.elapsed()
         async with _turn(server):
+            if after_queue and clock.elapsed() - queued_at >= QUEUED:
+                await after_queue()
             # Others wait for what has left, not for what has queued; and people may have stored
             # another meanwhile.
             if await lock.counted_anew(binding.lock, after=JUST_READ):
@@ -62,9 +73,16 @@ async def refresh(
 
 
 async def access_token(
-    binding: Binding, server: OAuthServer, *, rejected: SecretStr | None = None
+    binding: Binding,
+    server: OAuthServer,
+    *,
+    rejected: SecretStr | None = None,
+    after_queue: Callable[[], Awaitable[None]] | None = None,
 ) -> SecretStr:
-    """An access token with enough life left, refreshed if need be; never the rejected one."""
+    """An access token with enough life left, refreshed if need be; never the rejected one.
+
+    `after_queue` and what is raised: see `refresh`.
+    """
 
     def is_usable(grant: Grant) -> bool:
         return grant.usable_access_token(clock.now()) not in (None, rejected)
@@ -75,7 +93,7 @@ async def access_token(
         return token
     grant = await load(binding)
     if not is_usable(grant):
-        grant = await refresh(binding, server, unless=is_usable)
+        grant = await refresh(binding, server, unless=is_usable, after_queue=after_queue)
     if grant.access_token is None:
         raise GrantError(f"The OAuth server refreshed {binding} without giving an access token.")
     return grant.access_token

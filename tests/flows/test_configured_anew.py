@@ -11,12 +11,13 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import DeploymentResponse
-from prefect.states import Pending, Running, Scheduled
+from prefect.states import Cancelled, Pending, Running, Scheduled
 
 from deployments.engine import execute
 from deployments.sandbox.shapes import Event
 from flows import old_schedule
 from flows.daily_close import daily_close
+from flows.unopened import record_ended
 from tests.flows.batch import Batch
 
 HOUR = timedelta(hours=1)
@@ -217,3 +218,21 @@ async def test_one_that_gives_no_reason_to_look_is_found_before_the_snapshot_at_
     assert (await begun_by_a_worker(run)).state.name == "Skipped"
     assert {*sent_since(batch, asked)} == {"token.refresh"}
     assert (await batch.context()).is_new
+
+
+async def test_a_night_that_is_cancelled_after_another_was_configured_is_recorded_all_the_same(
+    batch: Batch,
+) -> None:
+    first = tomorrow(batch)
+    await configured(batch, first)
+    run = await batch.night(1)
+    async with get_client() as client:
+        await client.set_flow_run_state(run.id, Running(name="ReplicationDelay"), force=True)
+        batch.clock.move_to(first + timedelta(seconds=10))
+        await configured(batch, first + HOUR)
+        await client.set_flow_run_state(run.id, Cancelled(), force=True)
+
+        await record_ended(await client.read_flow_run(run.id))
+
+    last = (await batch.context()).last_batch
+    assert (last.occurrence, last.status) == (first, "SKIPPED")

@@ -15,7 +15,7 @@ from prefect.client.schemas.objects import State, StateDetails, StateType
 from prefect.states import Cancelled, Running
 from pydantic import SecretStr
 
-from blocks import clock, grant, http, lock, own_lock_list, ownership, systems
+from blocks import clock, deployment, grant, http, lock, own_lock_list, ownership, systems
 from blocks.claim import Claim
 from blocks.grant import Grant, GrantError, document, refreshing
 from blocks.lease import (
@@ -600,6 +600,25 @@ async def test_a_refresh_that_queued_for_its_turn_keeps_others_out_from_when_it_
         await queued
 
     assert kept_out == [True]
+
+
+async def test_a_refresh_that_queued_while_its_night_was_stopped_is_not_sent(
+    batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turn = asyncio.Semaphore(0)
+    monkeypatch.setattr(refreshing, "_turn", lambda _: turn)
+    await batch.configure_past()
+    night = asyncio.create_task(batch.run_night())
+    async with asyncio.timeout(20):
+        while not await is_locked(batch.binding.lock):  # noqa: ASYNC110  (it is told in Prefect)
+            await asyncio.sleep(0.1)
+    await deployment.pause(batch.binding)
+    await asyncio.sleep(refreshing.QUEUED)
+
+    turn.release()
+
+    assert (await night).state.name == "ScheduleOff"
+    assert not batch.requests("token.refresh")
 
 
 async def test_a_refresh_that_has_its_turn_at_once_writes_its_lock_once(

@@ -20,7 +20,7 @@ from blocks.context import Context, Progress
 from blocks.history import History
 from blocks.lease import Lease, OwnershipLostError
 from blocks.lock import only_holder
-from blocks.orders import Closed, OrdersApi
+from blocks.orders import OrdersApi
 from blocks.outcome import LastBatch
 from blocks.ownership import Work
 from deployments import batches
@@ -116,7 +116,7 @@ async def test_a_close_of_which_another_run_was_about_to_send_is_sent_as_a_repet
     binding, occurrence = batch.binding, (await batch.night(1)).expected_start_time
 
     async def another_is_about_to_close() -> None:
-        begun = Progress(occurrence=occurrence, closing_at=batch.clock())
+        begun = Progress(occurrence=occurrence, snapshot_id="s-1", closing_at=batch.clock())
         await contexts.store(binding, Context(nights=(begun,)))
 
     async def note(self: OrdersApi, *args: Any, resumed: bool, **named: Any) -> Any:
@@ -130,32 +130,6 @@ async def test_a_close_of_which_another_run_was_about_to_send_is_sent_as_a_repet
 
     assert (await batch.run_night()).state.is_completed()
     assert told == [True]
-
-
-async def test_a_snapshot_that_another_run_has_noted_meanwhile_is_the_one_that_is_closed(
-    batch: Batch, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await batch.configure_past()
-    closed: list[str] = []
-    occurrence = (await batch.night(1)).expected_start_time
-
-    async def another_notes_its_own() -> None:
-        theirs = Progress(occurrence=occurrence, snapshot_id="s-1", closing_at=batch.clock())
-        await contexts.store(batch.binding, Context(nights=(theirs,)))
-
-    async def close(
-        _: OrdersApi, _tenant: str, _batch: str, snapshot: str, **_named: Any
-    ) -> Closed:
-        closed.append(snapshot)
-        return Closed(closed_at=None)
-
-    asked = after(OrdersApi.prepare_daily_batch_snapshot, another_notes_its_own)
-    monkeypatch.setattr(OrdersApi, "prepare_daily_batch_snapshot", asked)
-    monkeypatch.setattr(OrdersApi, "close_daily_batch", close)
-
-    assert (await batch.run_night()).state.is_completed()
-    assert closed == ["s-1"]
-    assert (await batch.context()).last_batch.snapshot_id == "s-1"
 
 
 # A configuration that comes while a night ends

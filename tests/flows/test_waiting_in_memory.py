@@ -11,15 +11,13 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.states import Cancelling, Pending
 
 from blocks import context as contexts
-from blocks import deployment, ownership
+from blocks import ownership
 from blocks.claim import Claim
 from blocks.context import Context
 from blocks.lease import Lease
 from blocks.ownership import Work
 from blocks.places import Places
 from deployments.engine import execute
-from flows import daily_close as nightly
-from flows import night as nights
 from flows import waiting
 from flows.daily_close import daily_close
 from tests.flows.batch import Batch
@@ -58,10 +56,6 @@ class Waiting:
                 await asyncio.sleep(0.05)
         return run
 
-    def kill(self) -> None:
-        """End its process, as far as the run can tell."""
-        self._task.cancel()
-
     async def end(self) -> FlowRun:
         """Wait until the worker has done with it."""
         async with asyncio.timeout(20):
@@ -72,8 +66,8 @@ class Waiting:
 @pytest.fixture
 async def begin(
     batch: Batch, client: PrefectClient, places: Places, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Callable[..., Awaitable[Waiting]]]:
-    """Configure the batch with waits and have a worker begin its first night; or this run again."""
+) -> AsyncIterator[Callable[[], Awaitable[Waiting]]]:
+    """Configure the batch with waits and have a worker begin its first night."""
     monkeypatch.setattr(waiting, "LOOK_AT_CLOCK_SECONDS", 0.05)  # the tests set it
     tasks: list[asyncio.Task[None]] = []
 
@@ -93,11 +87,10 @@ async def begin(
 
     async with worker() as lease:
 
-        async def begin(run: FlowRun | None = None) -> Waiting:
-            if run is None:
-                await batch.configure_past(**WAITS)
-                run = await batch.night(1)
-                batch.clock.move_to(run.expected_start_time + timedelta(seconds=1))
+        async def begin() -> Waiting:
+            await batch.configure_past(**WAITS)
+            run = await batch.night(1)
+            batch.clock.move_to(run.expected_start_time + timedelta(seconds=1))
             claimed = Pending(name="Resuming", message=str(Claim("worker", lease.process.id)))
             run.state = claimed
             await client.set_flow_run_state(run.id, claimed, force=True)
@@ -185,74 +178,9 @@ async def test_a_run_that_is_cancelled_while_it_waits_asks_nothing_more(
     assert not batch.requests("orders.prepareSnapshot")
 
 
-async def test_a_snapshot_is_noted_with_the_close_that_follows_it_soon(
+async def test_a_snapshot_of_which_nothing_is_noted_any_more_after_the_wait_is_asked_for_again(
     begin: Callable[[], Awaitable[Waiting]], batch: Batch
 ) -> None:
-    night = await waits_for_replication(await begin(), batch)
-    assert (await batch.context()).nights == ()
-    batch.sandbox.fault("orders.close", "status", tenant_id=batch.binding.tenant_id, status=403)
-    batch.clock.move_to(batch.clock() + REPLICATION + timedelta(seconds=1))
-
-    assert (await night.end()).state.is_failed()
-
-    (noted,) = (await batch.context()).nights
-    assert noted.snapshot_id
-    assert noted.closing_at
-
-
-async def test_a_night_whose_worker_dies_before_its_snapshot_is_noted_asks_again_by_the_same_key(
-    begin: Callable[[], Awaitable[Waiting]], batch: Batch, client: PrefectClient
-) -> None:
-    night = await waits_for_replication(await begin(), batch)
-    night.kill()
-    run = await batch.wake(await night.read())
-    batch.clock.move_to(batch.clock() + REPLICATION + timedelta(seconds=1))
-
-    assert (await batch.wake(run)).state.is_completed()
-
-    assert len(batch.requests("orders.prepareSnapshot")) == 2
-    assert len(batch.closes()) == 1
-    assert len(batch.requests("token.refresh")) == 1
-    assert batch.sandbox.verdict().rekeyed == 0
-
-
-async def test_a_night_that_was_interrupted_notes_its_snapshot_at_once(
-    begin: Callable[..., Awaitable[Waiting]], batch: Batch
-) -> None:
-    first = await waits_for_replication(await begin(), batch)
-    first.kill()
-
-    night = await begin(await first.read())
-
-    async with asyncio.timeout(20):
-        while not (await batch.context()).nights:  # noqa: ASYNC110
-            await asyncio.sleep(0.1)
-    (noted,) = (await batch.context()).nights
-    assert noted.snapshot_id
-    assert noted.closing_at is None
-    batch.clock.move_to(batch.clock() + REPLICATION + timedelta(seconds=1))
-    assert (await night.end()).state.is_completed()
-
-
-async def test_a_night_that_is_stopped_after_its_snapshot_notes_it_before_its_process_ends(
-    begin: Callable[[], Awaitable[Waiting]], batch: Batch, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(nights, "JUST_LOOKED", 0.0)
-    night = await waits_for_replication(await begin(), batch)
-    await deployment.pause(batch.binding)
-    batch.clock.move_to(batch.clock() + REPLICATION + timedelta(seconds=1))
-
-    assert (await night.end()).state.name == "ScheduleOff"
-
-    (noted,) = (await batch.context()).nights
-    assert noted.snapshot_id
-    assert noted.closing_at is None
-
-
-async def test_a_snapshot_of_which_nothing_is_noted_any_more_after_the_wait_is_asked_for_again(
-    begin: Callable[[], Awaitable[Waiting]], batch: Batch, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(nightly, "NOTED_LATER", timedelta(0))
     night = await waits_for_replication(await begin(), batch)
     await contexts.store(batch.binding, Context())
     batch.clock.move_to(batch.clock() + REPLICATION)
