@@ -605,13 +605,17 @@ async def test_a_refresh_that_queued_for_its_turn_keeps_others_out_from_when_it_
 async def test_a_refresh_that_queued_while_its_night_was_stopped_is_not_sent(
     batch: Batch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    turn = asyncio.Semaphore(0)
-    monkeypatch.setattr(refreshing, "_turn", lambda _: turn)
+    turn, queues = asyncio.Semaphore(0), asyncio.Event()
+
+    def queue(_: OAuthServer) -> asyncio.Semaphore:
+        queues.set()
+        return turn
+
+    monkeypatch.setattr(refreshing, "_turn", queue)
     await batch.configure_past()
     night = asyncio.create_task(batch.run_night())
     async with asyncio.timeout(20):
-        while not await is_locked(batch.binding.lock):  # noqa: ASYNC110  (it is told in Prefect)
-            await asyncio.sleep(0.1)
+        await queues.wait()
     await deployment.pause(batch.binding)
     await asyncio.sleep(refreshing.QUEUED)
 
